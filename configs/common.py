@@ -1,0 +1,68 @@
+"""What every config shares: the published program's fields and defaults, and the reader of `--config=FILE:ARGS`."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from emsedit_jax.errors import InputError, near
+from emsedit_jax.run.settings import EDITORS
+
+ARGS = {"editor": "emsedit"}  # what may stand after the colon, with its default; the default's type is the type read
+LLAMA_SITES = ("model.layers.{11..15}.mlp.gate_proj", "model.layers.{18..24}.mlp.up_proj")
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """Common defaults. `arg` is the text after the colon of `--config=FILE:editor=ultraedit`.
+
+    Raises:
+        InputError: an argument or an editor that is not known.
+    """
+    args = parse_arg(arg)
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.num_seq = 20  # edit batches, one after the other; in training and again in editing
+    config.compile_cache = True  # keep compiled programs between runs
+
+    config.dataset = ml_collections.ConfigDict()
+    config.dataset.name = "worldfacts"
+    config.dataset.n_edits = 20  # facts of an edit batch
+    config.dataset.batch_size = 4  # prompts of a micro-batch: the unit the loss is averaged in
+    config.dataset.train_path = ""  # "": the rows that come with the package
+    config.dataset.valid_path = ""
+    config.dataset.shuffle = False  # False: file order
+    config.dataset.limit = 0  # rows read of each file; 0: all
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name_or_path = "smollm2-135m"  # a known name, or a local Hugging Face directory
+    config.model.dtype = "auto"  # of the weights: auto, float32, bfloat16; edits are always float32
+    config.model.edit_modules = LLAMA_SITES  # the published ones for Llama-3-8B
+
+    config.editor = ml_collections.ConfigDict(EDITORS[args["editor"]])  # one table of defaults, listed there
+
+    config.eval = ml_collections.ConfigDict()
+    config.eval.examples = 5  # facts shown in the model's own words, before and after
+    config.eval.max_new_tokens = 16
+    config.eval.batch_tokens = 2048  # tokens of a scoring pass
+    config.eval.prefix_store_mb = 1024  # host memory for hidden states below the edit sites, which are computed once
+    return config
+
+
+def parse_arg(arg: str) -> dict[str, str]:
+    """Reads `key=value,key=value` into `ARGS`' types.
+
+    Raises:
+        InputError: a part without `=`, an unknown key, or an unknown editor.
+    """
+    args = dict(ARGS)
+    for part in filter(None, (part.strip() for part in arg.split(","))):
+        key, given, value = part.partition("=")
+        if not given:
+            raise InputError(f"config argument {part!r} is not of the form key=value, for instance editor=ultraedit.")
+        if key not in ARGS:
+            raise InputError(f"unknown config argument {key!r}; known: {', '.join(ARGS)}.{near(key, ARGS)}")
+        args[key] = type(ARGS[key])(value)
+    if args["editor"] not in EDITORS:
+        raise InputError(
+            f"unknown editor {args['editor']!r}; known: {', '.join(EDITORS)}.{near(args['editor'], EDITORS)}"
+        )
+    return args

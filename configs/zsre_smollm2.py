@@ -1,0 +1,26 @@
+"""zsRE on SmolLM2-135M: 10 batches of 10 edits, rows in file order.
+
+The data are local files:
+
+    python launch.py --config=configs/zsre_smollm2.py \
+        --config.dataset.train_path=zsre_train.json --config.dataset.valid_path=zsre_eval.json
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import common
+
+LR = {"emsedit": 1e-3, "ultraedit": 1e-3}  # initial eta: this model's keys are shorter than an 8B model's
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    config = common.get_config(arg)
+    config.num_seq = 10
+    config.dataset.name = "zsre"
+    config.dataset.n_edits = 10
+    config.editor.lr = LR[config.editor.name]
+    if config.editor.name == "emsedit":
+        config.editor.rank = 256
+    return config

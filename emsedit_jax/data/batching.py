@@ -1,0 +1,149 @@
+"""`EditRecord`s -> the `EditTask`s of a run: drawn by seed, tokenised once, packed on demand, one shape per kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
+from emsedit_jax.data.records import Cue, EditRecord
+from emsedit_jax.data.tokens import TokenItem, Tokenizer, check_token_rule, tokenize
+from emsedit_jax.errors import InputError
+from emsedit_jax.types import Batch, EditTask
+
+KINDS = ("edit", "equiv", "unrel")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EditPlan:
+    """The edit batches of a run, tokenised once and packed when asked for: `plan[j]` is the j-th `EditTask`.
+
+    Prompts of a kind are given record after record, and inside a record cue after cue; `Batch.item_a`, `order` and
+    `owners` refer to that order.
+    """
+
+    rows: Int[np.ndarray, "num_batches n_edits"]  # which records, in the order drawn
+    shapes: Mapping[str, PackShape]  # kind -> shape
+    batch_size: int  # prompts of a micro-batch
+    token: str  # token rule
+    drawn: Sequence[Sequence[EditRecord]]  # [num_batches][n_edits]
+    items: Mapping[str, Sequence[Sequence[TokenItem]]]  # kind -> [num_batches][prompts]
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, j: int) -> EditTask:
+        """The j-th batch, packed. Raises: IndexError past the end, so a plan can be looped over."""
+        return EditTask(**{kind: self._pack(kind, self.items[kind][j]) for kind in KINDS})
+
+    def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
+        return pack(items, self.batch_size, self.token, self.shapes[kind])
+
+    def records(self, j: int) -> Sequence[EditRecord]:
+        """The records of batch j, in the order drawn."""
+        return self.drawn[j]
+
+    def order(self, j: int, kind: str) -> Int[np.ndarray, " prompts"]:
+        """The prompts of batch j in the published order, micro-batch by micro-batch, row by row.
+
+        `scores[plan.order(j, kind)]` turns scores in the order given into the published list.
+        """
+        return sorted_order(self.items[kind][j])
+
+    def owners(self, j: int, kind: str) -> Int[np.ndarray, " prompts"]:
+        """Which record of batch j (0 .. n_edits - 1) each prompt belongs to."""
+        return np.repeat(np.arange(len(self.drawn[j])), [len(_cues(record, kind)) for record in self.drawn[j]])
+
+
+def plan_tasks(
+    records: Sequence[EditRecord],
+    tokenizer: Tokenizer,
+    *,
+    n_edits: int,
+    num_batches: int | None,
+    batch_size: int,
+    token: str = "ans",
+    seed: int | None = None,
+    rows: np.ndarray | None = None,
+    max_tokens: int | None = None,
+) -> EditPlan:
+    """Draws batches without replacement, tokenises them and plans one shape for each kind.
+
+    Args:
+      records: what to draw from.
+      tokenizer: a Hugging Face tokenizer.
+      n_edits: records of a batch.
+      num_batches: batches to draw; None for as many as the records fill. What is left over is dropped.
+      batch_size: prompts of a micro-batch.
+      token: token rule, see `captured_positions`.
+      seed: of the draw; None for file order.
+      rows: int [num_batches, n_edits], places in `records`: repeats a recorded draw instead.
+      max_tokens: the longest prompt with answer that the model takes.
+
+    Raises: InputError for too few records, sizes below 1, an unknown token rule, rows that are no such draw, and cues
+      that tokenise to nothing or are too long.
+    """
+    check_token_rule(token)
+    if batch_size < 1:
+        raise InputError(f"A micro-batch needs at least 1 prompt: set dataset.batch_size, now {batch_size}.")
+    rows = _draw(records, n_edits, num_batches, seed) if rows is None else _replay(rows, records, n_edits, num_batches)
+    drawn = [[records[row] for row in batch] for batch in rows.tolist()]
+    items = {kind: _tokenize_kind(drawn, kind, tokenizer, max_tokens) for kind in KINDS}
+    shapes = {kind: plan_shape(items[kind], token) for kind in KINDS}
+    return EditPlan(rows=rows, shapes=shapes, batch_size=batch_size, token=token, drawn=drawn, items=items)
+
+
+def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
+    """The same plans with shapes that fit all of them, so that training and editing run one compiled program.
+
+    Raises: InputError if their token rules differ.
+    """
+    rules = {plan.token for plan in plans}
+    if len(rules) != 1:
+        raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
+    shapes = {kind: plan_shape([items for plan in plans for items in plan.items[kind]], *rules) for kind in KINDS}
+    return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
+
+
+def _draw(records: Sequence[EditRecord], n_edits: int, num_batches: int | None, seed: int | None) -> np.ndarray:
+    wanted = 1 if num_batches is None else num_batches
+    if n_edits < 1 or wanted < 1:
+        raise InputError(f"{wanted} batches of n_edits={n_edits}: both must be at least 1.")
+    if wanted * n_edits > len(records):
+        where = f" (the first is {records[0].source})" if records else ""
+        raise InputError(
+            f"{wanted} x n_edits={n_edits} = {wanted * n_edits} rows are needed, but there are {len(records)}{where}: "
+            f"lower dataset.n_edits or num_seq, or give more rows."
+        )
+    if seed is not None and seed < 0:
+        raise InputError(f"A seed is 0 or larger, or None for file order, not {seed}.")
+    order = np.arange(len(records)) if seed is None else np.random.default_rng(seed).permutation(len(records))
+    count = len(records) // n_edits if num_batches is None else num_batches
+    return order[: count * n_edits].reshape(count, n_edits).astype(np.int32)
+
+
+def _replay(rows: np.ndarray, records: Sequence[EditRecord], n_edits: int, num_batches: int | None) -> np.ndarray:
+    rows = np.asarray(rows)
+    if rows.ndim != 2 or rows.shape != (rows.shape[0] if num_batches is None else num_batches, n_edits):
+        raise InputError(f"rows has the shape {rows.shape}, not (num_batches, n_edits) = ({num_batches}, {n_edits}).")
+    if not np.issubdtype(rows.dtype, np.integer) or rows.min(initial=0) < 0 or rows.max(initial=-1) >= len(records):
+        raise InputError(f"rows must hold whole numbers from 0 to {len(records) - 1}, the records there are.")
+    return rows.astype(np.int32)
+
+
+def _cues(record: EditRecord, kind: str) -> tuple[Cue, ...]:
+    return (record.edit,) if kind == "edit" else getattr(record, kind)
+
+
+def _tokenize_kind(
+    drawn: Sequence[Sequence[EditRecord]], kind: str, tokenizer: Tokenizer, max_tokens: int | None
+) -> list[list[TokenItem]]:
+    """All cues of a kind, tokenised in one go, batch by batch."""
+    owned = [[(cue, record.source) for record in batch for cue in _cues(record, kind)] for batch in drawn]
+    cues = [cue for batch in owned for cue, _ in batch]
+    sources = [f"{source} ({kind})" for batch in owned for _, source in batch]
+    items = iter(tokenize(cues, sources, tokenizer, max_tokens=max_tokens))
+    return [[next(items) for _ in batch] for batch in owned]

@@ -1,0 +1,160 @@
+"""Prompts -> one packed `Batch`: several prompts to a row, kept apart by segment ids, and one shape for a whole run.
+
+The published program sorts the prompts of a batch by length (longest first), cuts them into micro-batches and averages
+the loss inside each. Here a batch is one packed pass; the micro-batches live on as row weights and row order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from emsedit_jax.data.tokens import TokenItem, captured_positions, check_token_rule
+from emsedit_jax.errors import InputError
+from emsedit_jax.types import NO_LABEL, Batch
+
+_LANES = 8  # t, a and n are multiples of this: few shapes, and whole vector registers
+_WIDEST = 128  # wider rows are only taken for a longer prompt: attention is quadratic in t
+
+
+class PackShape(NamedTuple):
+    """The static shape of a packed `Batch`."""
+
+    b: int  # rows
+    t: int  # tokens of a row
+    a: int  # answer rows
+    n: int  # captured rows
+
+
+class Places(NamedTuple):
+    """Where each prompt lies, in the order they were placed."""
+
+    row: Int[np.ndarray, " prompts"]
+    column: Int[np.ndarray, " prompts"]
+    segment: Int[np.ndarray, " prompts"]  # 1, 2, ... inside a row
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in use."""
+        return int(self.row.max(initial=-1)) + 1
+
+
+def sorted_order(items: Sequence[TokenItem]) -> Int[np.ndarray, " items"]:
+    """The prompts by length, longest first, equal ones as given: places in the order given.
+
+    Cut into pieces of `micro_batch_size` these are the micro-batches.
+    """
+    return np.argsort([-len(item.tokens) for item in items], kind="stable").astype(np.int64)
+
+
+def first_fit(lengths: Sequence[int], t: int) -> Places:
+    """Places each prompt, whole, into the first row of `t` columns with room for it. Raises: InputError if none has."""
+    if max(lengths, default=0) > t:
+        raise InputError(f"A prompt of {max(lengths)} tokens does not fit rows of t={t}; plan a wider shape.")
+    free = np.full(len(lengths), t)
+    held = np.zeros(len(lengths), np.int64)
+    places = Places(*np.zeros((3, len(lengths)), np.int64))
+    used = 0
+    for m, length in enumerate(lengths):
+        row = int(np.argmax(free[: used + 1] >= length))  # the row after the used ones is empty, so there is one
+        used = max(used, row + 1)
+        held[row] += 1
+        places.row[m], places.column[m], places.segment[m] = row, t - free[row], held[row]
+        free[row] -= length
+    return places
+
+
+def pack(items: Sequence[TokenItem], micro_batch_size: int, token_rule: str, shape: PackShape) -> Batch:
+    """Packs prompts into one `Batch` of numpy arrays (int32, float32, bool).
+
+    Prompts are sorted (`sorted_order`) and placed first-fit; answer and captured rows come prompt after prompt in
+    sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`.
+
+    Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
+    """
+    check_token_rule(token_rule)
+    order = sorted_order(items)
+    ranked = [items[m] for m in order]
+    places = first_fit([len(item.tokens) for item in ranked], shape.t)
+    if places.rows > shape.b:
+        raise InputError(
+            f"{len(items)} prompts fill {places.rows} rows of t={shape.t}, not {shape.b}; plan a larger shape."
+        )
+
+    tokens_bt, positions_bt, segments_bt = np.zeros((3, shape.b, shape.t), np.int32)
+    for item, row, column, segment in zip(ranked, *places, strict=True):
+        here = (row, slice(column, column + len(item.tokens)))
+        tokens_bt[here] = item.tokens
+        positions_bt[here] = np.arange(len(item.tokens))
+        segments_bt[here] = segment
+
+    base = places.row * shape.t + places.column  # of each prompt, in the flattened [b * t]
+    answers = [at + np.arange(item.answer_start, len(item.tokens)) for at, item in zip(base, ranked, strict=True)]
+    captured = [at + captured_positions(item, token_rule) for at, item in zip(base, ranked, strict=True)]
+    counts = [len(item.labels) for item in ranked]
+    nowhere = shape.b * shape.t
+    return Batch(
+        tokens_bt=tokens_bt,
+        positions_bt=positions_bt,
+        segments_bt=segments_bt,
+        answer_at_a=_filled("a", answers, shape.a, nowhere, np.int32),
+        labels_a=_filled("a", [item.labels for item in ranked], shape.a, NO_LABEL, np.int32),
+        weights_a=_filled("a", [np.repeat(_row_weights(counts, micro_batch_size), counts)], shape.a, 0, np.float32),
+        item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
+        capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
+        captured_n=np.arange(shape.n) < sum(map(len, captured)),
+    )
+
+
+def _row_weights(counts: Sequence[int], micro_batch_size: int) -> Float[np.ndarray, " items"]:
+    """1 / (answer rows of the prompt's micro-batch), prompts in sorted order."""
+    starts = np.arange(0, len(counts), micro_batch_size)
+    totals = np.add.reduceat(np.asarray(counts), starts) if len(counts) else np.zeros(0)
+    weights = np.float32(1) / totals.astype(np.float32)
+    return np.repeat(weights, micro_batch_size)[: len(counts)]
+
+
+def _filled(letter: str, parts: Sequence, size: int, fill: int, dtype: type) -> np.ndarray:
+    """The parts one after the other, then `fill` up to `size`."""
+    values = np.concatenate([np.zeros(0, dtype), *parts])
+    if len(values) > size:
+        raise InputError(f"{len(values)} rows do not fit {letter}={size}; plan a larger shape.")
+    out = np.full(size, fill, dtype)
+    out[: len(values)] = values
+    return out
+
+
+def waste(batch: Batch) -> float:
+    """The share of `[b, t]` that is padding."""
+    return float(np.mean(np.asarray(batch.segments_bt) == 0))
+
+
+def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
+    """One shape that every batch of a kind fits, so that its programs compile once.
+
+    t is a multiple of 8, at least the longest prompt and at most 128 (or the longest prompt), such that b * t is
+    least; the smallest of equals.
+
+    Raises: InputError for an unknown token rule.
+    """
+    check_token_rule(token_rule)
+    lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
+    narrowest = _up(max((row[0] for row in lengths if row), default=1))
+    best = (math.inf, 0, 0)  # b * t, t, b
+    for t in range(narrowest, max(narrowest, _WIDEST) + 1, _LANES):
+        at_least = max((-(-sum(row) // t) for row in lengths), default=1)
+        if at_least * t < best[0]:  # otherwise even a perfect fit would not be better
+            b = max([1, *(first_fit(row, t).rows for row in lengths)])
+            best = min(best, (b * t, t, b))
+    _, t, b = best
+    a = max((sum(len(item.labels) for item in items) for items in batches), default=0)
+    n = max((sum(len(captured_positions(item, token_rule)) for item in items) for items in batches), default=0)
+    return PackShape(b, t, _up(a), _up(n))
+
+
+def _up(size: int) -> int:
+    return max(_LANES, -(-size // _LANES) * _LANES)

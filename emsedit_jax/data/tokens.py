@@ -1,0 +1,87 @@
+"""Prompts and answers -> token ids with labels, in bulk, and the token rules that pick the captured rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from emsedit_jax.data.records import Cue, counted
+from emsedit_jax.errors import InputError, near
+
+Tokenizer = Callable[..., Mapping[str, Any]]  # a Hugging Face tokenizer, called on a list of texts
+
+TOKEN_RULES = ("ans", "all", "ans_interval", "all_interval")
+
+
+class TokenItem(NamedTuple):
+    """A prompt followed by its answer without the last token.
+
+    `labels[m]` is the token to be predicted at position `prompt_len - 1 + m`: nothing is shifted later. There is at
+    least one label, and `len(tokens) == prompt_len + len(labels) - 1`.
+    """
+
+    tokens: tuple[int, ...]
+    labels: tuple[int, ...]
+    prompt_len: int
+
+    @property
+    def answer_start(self) -> int:
+        """Position of the first label: the prompt's last token."""
+        return self.prompt_len - 1
+
+
+def tokenize(
+    cues: Sequence[Cue], sources: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int | None = None
+) -> list[TokenItem]:
+    """Tokenises prompts (with special tokens) and " " + answers (without), apart, in two calls.
+
+    Args:
+      cues: what to tokenise.
+      sources: where each comes from, for messages.
+      tokenizer: called as a Hugging Face tokenizer.
+      max_tokens: the longest prompt with answer that the model takes.
+
+    Raises: InputError if a prompt or an answer tokenises to nothing, or both together are too long.
+    """
+    if not cues:
+        return []
+    asked = tokenizer([cue.prompt for cue in cues], return_special_tokens_mask=True, return_attention_mask=False)
+    answers = tokenizer([" " + cue.answer for cue in cues], add_special_tokens=False, return_attention_mask=False)
+
+    items, faults = [], []
+    columns = zip(cues, sources, asked["input_ids"], asked["special_tokens_mask"], answers["input_ids"], strict=True)
+    for cue, source, prompt_ids, special, answer_ids in columns:
+        if all(special):
+            faults.append(f"{source}: the prompt {cue.prompt!r} tokenises to nothing")
+        elif not answer_ids:
+            faults.append(f"{source}: the answer {cue.answer!r} tokenises to nothing")
+        elif max_tokens is not None and len(prompt_ids) + len(answer_ids) - 1 > max_tokens:
+            length = len(prompt_ids) + len(answer_ids) - 1
+            faults.append(f"{source}: prompt and answer take {length} tokens, the model takes {max_tokens}")
+        else:
+            items.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids)))
+    if faults:
+        raise InputError(f"{counted(list(dict.fromkeys(faults)))}. Correct or leave out these rows.")
+    return items
+
+
+def check_token_rule(rule: str) -> None:
+    """Raises: InputError if there is no such token rule."""
+    if rule not in TOKEN_RULES:
+        raise InputError(f"There is no token rule '{rule}'.{near(rule, TOKEN_RULES)} Known: {', '.join(TOKEN_RULES)}.")
+
+
+def captured_positions(item: TokenItem, rule: str) -> Int[np.ndarray, " positions"]:
+    """Positions inside the prompt whose keys and value gradients are taken, left to right.
+
+    `ans`: the labelled ones. `all`: every one. `ans_interval`, `all_interval`: those of the former in even columns,
+    counted from 0 at the prompt's left (the column counts, not the rank within the answer).
+
+    Raises: InputError if there is no such rule.
+    """
+    check_token_rule(rule)
+    positions = np.arange(item.answer_start if rule.startswith("ans") else 0, len(item.tokens))
+    return positions[positions % 2 == 0] if rule.endswith("_interval") else positions

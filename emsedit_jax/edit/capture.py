@@ -1,0 +1,56 @@
+"""Capture: keys and value gradients of every edit site in one forward and one backward pass (METHODS section 1)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from emsedit_jax.lm import decoder
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import Params
+from emsedit_jax.types import Batch, Deltas, Sites, Trace
+
+
+def cross_entropy(
+    config: LMConfig, params: Params, x_btd: Float[Array, "b t d"], batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, " a"]]:
+    """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats."""
+    logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
+    used_a = batch.labels_a >= 0
+    label_logits_a = jnp.take_along_axis(logits_aV, jnp.where(used_a, batch.labels_a, 0)[:, None], axis=1)[:, 0]
+    ce_a = jnp.where(used_a, jax.nn.logsumexp(logits_aV, axis=1) - label_logits_a, 0.0)
+    return jnp.sum(ce_a * batch.weights_a), ce_a
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Float[Array, "b t d"]:
+    """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits."""
+    stop = decoder.lowest_layer(sites)
+    return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def capture(
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
+) -> Trace:
+    """Keys and value gradients of all sites on the edited model (weights + deltas).
+
+    The model is asked for the gradient of zero probes that are added to the sites' outputs at the captured rows. The
+    loss is the sum of the micro-batches' mean cross-entropies, through the rows' weights.
+    """
+
+    def loss_of(probes: Deltas):
+        x_btd, keys = decoder.suffix(
+            config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt, probes, batch.capture_at_n
+        )
+        loss, ce_a = cross_entropy(config, params, x_btd, batch)
+        return loss, (keys, ce_a)
+
+    n = batch.capture_at_n.shape[0]
+    probes = tuple(jnp.zeros((len(group.layers), n, group.v), jnp.float32) for group in sites)
+    loss, pull, (keys, ce_a) = jax.vjp(loss_of, probes, has_aux=True)
+    (grads,) = pull(jnp.ones_like(loss))
+    return Trace(keys, grads, jnp.asarray(batch.captured_n), loss, ce_a)

@@ -1,0 +1,71 @@
+"""Edit sites: module-name patterns to the static table of linear maps that an editor changes, grouped by shape."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+
+from emsedit_jax.errors import InputError, near
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.hf import published_modules
+from emsedit_jax.lm.params import module_shape
+from emsedit_jax.types import SiteGroup, Sites
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def expand(pattern: str) -> list[str]:
+    """`a.{1..3}.b` -> a.1.b, a.2.b, a.3.b; `{x,y}` lists; several braces multiply, the first one slowest."""
+    found = BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    inside = found.group(1)
+    span = re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", inside)
+    if span:
+        low, high = int(span[1]), int(span[2])
+        if high < low or high - low > 10_000:
+            raise InputError(f"edit-site pattern {pattern!r}: the range {{{inside}}} is empty or too long.")
+        choices = [str(number) for number in range(low, high + 1)]
+    else:
+        choices = [choice.strip() for choice in inside.split(",")]
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    return [full for choice in choices for full in expand(head + choice + tail)]
+
+
+def resolve(config: LMConfig, patterns: Sequence[str]) -> Sites:
+    """The sites named by `patterns` (braces and `*`, `?`), grouped by shape in order of first appearance.
+
+    Inside a group sites keep the order of the patterns: a site's place is its row in the hypernetwork's tables.
+    Raises InputError for a pattern that matches nothing (near names suggested), and for a site named twice.
+    """
+    known = published_modules(config)
+    names: list[str] = []
+    for pattern in patterns:
+        for single in expand(pattern):
+            hits = [single] if single in known else [name for name in known if fnmatch.fnmatchcase(name, single)]
+            if not hits:
+                hint = near(single, known) or f" The model's sites look like {next(iter(known))!r}."
+                raise InputError(f"edit site {single!r} matches no linear map of this {config.family} model.{hint}")
+            names += hits
+    if not names:
+        raise InputError("no edit sites are given; set --config.model.edit_modules.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"edit site {twice[0]!r} is named twice in --config.model.edit_modules.")
+    return _group(config, {name: known[name] for name in names})
+
+
+def _group(config: LMConfig, chosen: dict[str, tuple[int, str]]) -> Sites:
+    by_shape: dict[tuple[int, int], list[str]] = {}
+    for name, (_, module) in chosen.items():
+        by_shape.setdefault(module_shape(config, module), []).append(name)
+    return tuple(
+        SiteGroup(k, v, tuple(chosen[n][0] for n in names), tuple(chosen[n][1] for n in names), tuple(names))
+        for (k, v), names in by_shape.items()
+    )
+
+
+def site_names(sites: Sites) -> list[str]:
+    """Published names of all sites, group after group."""
+    return [name for group in sites for name in group.names]

@@ -1,0 +1,99 @@
+"""Norm, rope, attention and mlp as pure functions of (weights, x)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from emsedit_jax.lm.config import LMConfig, inverse_frequencies
+from emsedit_jax.types import AnyArray
+
+ACTIVATIONS = {"silu": jax.nn.silu}
+
+
+class Tap(NamedTuple):
+    """What is done at one edit site: a weight change, and a probe at the captured rows.
+
+    The probe is a zero that is added to the site's output: its gradient is the value gradient.
+    """
+
+    delta_kv: Float[Array, "k v"] | None
+    probe_nv: Float[Array, "n v"] | None
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the tokens a generator has passed, for one layer; `u` is the cache's length."""
+
+    k_buge: Float[Array, "b u g e"]
+    v_buge: Float[Array, "b u g e"]
+
+
+def linear(
+    weights: dict, x_btk: Float[Array, "b t k"], tap: Tap | None, capture_at_n: Int[AnyArray, " n"] | None
+) -> tuple[Float[Array, "b t v"], Float[Array, "n k"] | None]:
+    """`x (W + delta) + b`, and the inputs at the captured rows where the tap has a probe."""
+    w_kv = weights["w"]
+    if tap is None or tap.delta_kv is None:
+        y_btv = x_btk @ w_kv
+    elif w_kv.dtype == jnp.float32:
+        y_btv = x_btk @ (w_kv + tap.delta_kv)
+    else:  # a float32 edit of a bf16 weight stays apart, so that rounding cannot swallow it
+        change_btv = jnp.matmul(x_btk.astype(jnp.float32), tap.delta_kv, precision="highest")
+        y_btv = (jnp.matmul(x_btk, w_kv, preferred_element_type=jnp.float32) + change_btv).astype(x_btk.dtype)
+    if "b" in weights:
+        y_btv = y_btv + weights["b"]
+    if tap is None or tap.probe_nv is None:
+        return y_btv, None
+    b, t, v = y_btv.shape
+    y_mv = y_btv.reshape(b * t, v).at[capture_at_n].add(tap.probe_nv.astype(y_btv.dtype), mode="drop")
+    keys_nk = x_btk.reshape(b * t, -1).at[capture_at_n].get(mode="fill", fill_value=0)
+    return y_mv.reshape(b, t, v), keys_nk.astype(jnp.float32)
+
+
+def rms_norm(weights: dict, x_btd: Float[Array, "*rows d"], eps: float) -> Float[Array, "*rows d"]:
+    """Root-mean-square norm over features, computed in float32."""
+    x32 = x_btd.astype(jnp.float32)
+    scaled = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return weights["w"] * scaled.astype(x_btd.dtype)
+
+
+def rope_tables(
+    config: LMConfig, positions_bt: Int[AnyArray, "b t"]
+) -> tuple[Float[Array, "b t e2"], Float[Array, "b t e2"]]:
+    """Cosine and sine of every position's angles in float32; e2 = e / 2."""
+    angles = positions_bt[..., None].astype(jnp.float32) * jnp.asarray(inverse_frequencies(config), jnp.float32)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "b t heads e"], rope: tuple[Array, Array]) -> Float[Array, "b t heads e"]:
+    """Turns feature j with feature j + e / 2 by the position's angle."""
+    cos, sin = (table[:, :, None, :] for table in rope)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def causal_mask(segments_bt: Int[AnyArray, "b t"]) -> Bool[Array, "b t t"]:
+    """Which columns (last axis) each position sees: its own segment's, up to itself. Segment 0 is padding."""
+    t = segments_bt.shape[1]
+    same = segments_bt[:, :, None] == segments_bt[:, None, :]
+    return same & jnp.tril(jnp.ones((t, t), bool))
+
+
+def attend(
+    q_bthe: Float[Array, "b t h e"],
+    k_buge: Float[Array, "b u g e"],
+    v_buge: Float[Array, "b u g e"],
+    mask_btu: Bool[Array, "b t u"],
+) -> Float[Array, "b t o"]:
+    """Grouped-query attention; scores and softmax in float32. The output is flattened over heads, o = h * e."""
+    b, t, h, e = q_bthe.shape
+    g = k_buge.shape[2]
+    q = q_bthe.reshape(b, t, g, h // g, e)
+    scores = jnp.einsum("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * e**-0.5
+    scores = jnp.where(mask_btu[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_buge.dtype)
+    return jnp.einsum("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)

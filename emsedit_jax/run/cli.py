@@ -1,0 +1,208 @@
+"""The command line: reads flags and config, and says what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+from ml_collections.config_flags.config_flags import FlagOrderError
+
+from emsedit_jax.errors import InputError, near
+from emsedit_jax.run import settings, workdir
+
+MODES = ("train", "eval")
+BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+
+USAGE = """\
+Edit a language model's facts and score the result.
+
+  python launch.py --config=configs/quickstart.py
+  python launch.py --config=configs/zsre_llama.py:editor=ultraedit --config.num_seq=400 --config.dataset.n_edits=20
+  python launch.py --mode=eval --workdir=runs/quickstart-...
+
+--config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=emsedit or editor=ultraedit
+--config.FIELD=VALUE     overrides a field, after --config; for instance
+                           --config.num_seq=20             edit batches, one after the other
+                           --config.dataset.n_edits=10     facts of a batch
+                           --config.dataset.train_path=F --config.dataset.valid_path=F
+                           --config.model.name_or_path=D   a local Hugging Face directory, or smollm2-135m
+                           --config.editor.lr=1e-3         --config.editor.iters=2     --config.seed=1
+--workdir=FOLDER         where results go (default: runs/<config>-<time>)
+--mode=train|eval        train: train, edit and score (default); eval: score the edits saved in --workdir again
+
+Exit codes: 0 done, 2 bad input, 130 interrupted."""
+
+
+class Command(NamedTuple):
+    """What was asked for."""
+
+    config: ml_collections.ConfigDict  # checked and locked
+    workdir: Path
+    mode: str
+
+
+def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """Runs `main` and gives the program's exit code; what a person did wrong becomes one line on stderr."""
+    try:
+        main(argv)
+    except InputError as error:
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    return any(arg in ("-h", "-help", "--help", "--helpfull", "--helpshort") for arg in argv[1:])
+
+
+def quiet() -> None:
+    """Keeps libraries from chatting on stderr; call before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that it found no torch, which is not needed
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def read(argv: Sequence[str]) -> Command:
+    """Reads the command line (`argv[0]` is the program) and checks every field of the config.
+
+    Raises:
+        InputError: anything in it is wrong.
+    """
+    try:
+        argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+        given = _config_given(argv)
+        if given is not None:
+            _check_overrides(argv, load_config(given))
+        values = _parse(argv)
+    except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:  # absl lets all through
+        raise InputError(_explain(error)) from error
+    return _command(values, given)
+
+
+def load_config(given: str) -> ml_collections.ConfigDict:
+    """What the config `FILE[:ARGS]` says, before overrides.
+
+    Raises:
+        InputError: the file is missing, or fails.
+    """
+    path, *args = given.split(":", 1)
+    if not Path(path).is_file():
+        others = [str(file) for file in sorted(Path("configs").glob("*.py")) if file.stem not in ("__init__", "common")]
+        raise InputError(f"--config={path}: there is no such file.{near(path, others)}")
+    try:
+        config = runpy.run_path(path)["get_config"](*args)
+    except InputError as error:
+        raise InputError(f"--config={given}: {error}") from error
+    except Exception as error:  # whatever a config file does wrong is input
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f"line {lines[-1]}: " if lines else ""
+        raise InputError(f"--config={path}: {where}{type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(f"--config={path}: its get_config() must return a ml_collections.ConfigDict.")
+    return config
+
+
+def _parse(argv: Sequence[str]) -> flags.FlagValues:
+    """The three flags' values; `argv` is needed early because each `--config.x` in it becomes a flag of its own."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=list(argv))
+    flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
+    flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
+        rest = values(list(argv))
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is not a flag; flags look like --name=value, see --help.")
+    return values
+
+
+def _command(values: flags.FlagValues, given: str | None) -> Command:
+    mode: str = values.mode
+    folder: str | None = values.workdir
+    if mode not in MODES:
+        raise InputError(f"--mode={mode}: must be one of {', '.join(MODES)}.{near(mode, MODES)}")
+    if folder is not None and not folder.strip():
+        raise InputError("--workdir is empty: name a folder, or leave the flag out.")
+    if mode == "eval" and folder is None:
+        raise InputError("--mode=eval needs --workdir=FOLDER, the folder of a run whose edits are to be scored.")
+    if given is not None:
+        config = values.config
+        path = Path(folder) if folder is not None else _new_folder(Path(given.split(":", 1)[0]).stem)
+    elif mode == "eval" and folder is not None:
+        path = Path(folder)
+        config = workdir.saved_config(path)
+    else:
+        raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
+    settings.check(config)
+    return Command(config, path, mode)
+
+
+def _new_folder(name: str) -> Path:
+    """runs/<name>-<time>, with a number behind it where that is taken."""
+    plain = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = plain, 2
+    while folder.exists():
+        folder, number = plain.with_name(f"{plain.name}-{number}"), number + 1
+    return folder
+
+
+def _config_given(argv: Sequence[str]) -> str | None:
+    """The value of `--config`, `FILE[:ARGS]`; the last one counts, as with any flag."""
+    given = None
+    for place, arg in enumerate(argv[1:], start=1):
+        if arg == "--":
+            break
+        if arg in ("-config", "--config"):
+            given = argv[place + 1] if place + 1 < len(argv) else ""
+        elif match := re.match(r"--?config=(.*)", arg, re.DOTALL):
+            given = match.group(1)
+    return given
+
+
+def _overrides(argv: Sequence[str]) -> list[str]:
+    """The fields that `--config.FIELD...` flags name."""
+    found = (re.match(r"--?(?:no)?config\.([^=]*)", arg) for arg in argv[1:])
+    return [match.group(1) for match in found if match]
+
+
+def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
+    known = [name for name, _ in settings.flatten(config)]
+    for name in _overrides(argv):
+        if any(field.startswith(f"{name}.") for field in known):
+            raise InputError(f"--config.{name} is a group of fields; set each as --config.{name}.FIELD=VALUE.")
+        if name not in known:
+            raise InputError(f"--config.{name}: there is no such field in this config.{near(name, known)}")
+
+
+def _explain(error: Exception) -> str:
+    """One line from what the flag libraries raise, in the words of the field where one is at fault."""
+    text = _one_line(str(error))
+    if isinstance(error, flags.UnrecognizedFlagError):
+        if error.flagname.startswith("config."):
+            return f"--{error.flagname} overrides a field of a config, so name the file before it with --config=FILE."
+        return f"--{error.flagname}: there is no such flag.{near(error.flagname, ['config', 'workdir', 'mode'])}"
+    if isinstance(error, FlagOrderError):
+        return "--config=FILE must stand before the --config.FIELD=VALUE flags that override its fields."
+    if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
+        return settings.fault(match.group(1), match.group(2))
+    return text.removeprefix("ERROR:: ")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

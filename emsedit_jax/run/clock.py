@@ -1,0 +1,34 @@
+"""Where a run's time goes: wall seconds by phase, with XLA's compilation counted apart."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from emsedit_jax.run.resources import CompileClock
+
+PHASES = ("train", "edit", "score")
+
+
+class PhaseClock:
+    """Adds up the seconds of each phase without what was spent compiling inside it.
+
+    A phase must wait for the device before it ends, or its work is billed to the next one.
+    """
+
+    def __init__(self, compiling: CompileClock):
+        self._compiling, self._started = compiling, time.monotonic()
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Bills the block to `name`."""
+        began, compiled = time.monotonic(), self._compiling.seconds
+        yield
+        self.seconds[name] += time.monotonic() - began - (self._compiling.seconds - compiled)
+
+    def summary(self) -> dict[str, float]:
+        """Seconds by phase, of compilation, and in total since the clock was made."""
+        rest = {"compile": self._compiling.seconds, "total": time.monotonic() - self._started}
+        return {name: round(seconds, 3) for name, seconds in (self.seconds | rest).items()}

@@ -1,0 +1,172 @@
+"""A run from beginning to end: score unedited, train, edit, score again, show, and write it all down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm import assets, generate
+from emsedit_jax.meta import trajectory
+from emsedit_jax.run import edits, report, resources, workdir
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.prepare import Prepared, prepare, say
+from emsedit_jax.run.progress import track
+from emsedit_jax.run.report import Example
+from emsedit_jax.run.resources import CompileClock
+from emsedit_jax.run.score import NAMES, Scores, means, score_edits
+from emsedit_jax.run.train import edit, train
+from emsedit_jax.run.workdir import Workdir
+from emsedit_jax.types import Deltas
+
+
+def run(config: ml_collections.ConfigDict, path: Path, mode: str) -> None:
+    """Does what `mode` says. Raises InputError for bad input, before anything is written over."""
+    with CompileClock() as compiling:
+        clock = PhaseClock(compiling)
+        if config.compile_cache:
+            use_compile_cache()
+        MODES[mode](config, path, clock, compiling)
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs between runs, in the package's cache folder."""
+    jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
+    """Train, edit, score; writes every file of the workdir."""
+    workdir.check_workdir(path, config)
+    run = prepare(config)
+    folder = workdir.open_workdir(path, config)
+    say("workdir", str(folder.path))
+
+    def log(row: dict) -> None:
+        workdir.append_jsonl(folder.metrics, row)
+
+    deltas = no_edit(run.editor.sites)
+    unedited = score_all(run, deltas, clock, "unedited")
+    state = train(run, trajectory.init(run.editor, config.seed), clock, log)
+    own: list[Scores] = []
+
+    def after_batch(j: int, deltas: Deltas) -> dict:
+        with clock.phase("score"):
+            own.append(
+                score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes)
+            )
+            row: dict = means(own[-1:])
+            if config.editor.full_curve:
+                so_far = [_score_batch(run, deltas, old) for old in range(j)] + own[-1:]
+                row["so_far"] = means(so_far)
+        return row
+
+    deltas, state = edit(run, state, clock, log, after_batch)
+    edited = score_all(run, deltas, clock, "after editing")
+    examples = before_and_after(run, deltas)
+
+    found = edits.save(folder.edits, run.editor.sites, deltas, config.model.name_or_path)
+    n_edits = config.dataset.n_edits
+    report.plot_curve(
+        folder.curve,
+        {
+            "edits": [n_edits * (j + 1) for j in range(len(own))],
+            "after_own": _by_batch(own),
+            "after_last": _by_batch(edited),
+            "unedited": _by_batch(unedited),
+        },
+    )
+    summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
+    summary["examples"] = [example._asdict() for example in examples]
+    workdir.write_json(folder.summary, summary)
+    _show(summary, examples, folder)
+
+
+def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
+    """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there."""
+    run = prepare(config, training=False)
+    folder = Workdir(path)
+    deltas = edits.load(folder.edits, run.editor.sites)
+    say("edits", str(folder.edits))
+    unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
+    edited = score_all(run, deltas, clock, "after editing")
+    examples = before_and_after(run, deltas)
+    found = edits.digests(edits.named(run.editor.sites, deltas))
+    summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
+    workdir.write_json(path / "eval.json", summary)
+    _show(summary, examples, folder)
+
+
+MODES = {"train": run_train, "eval": run_eval}
+
+
+def score_all(run: Prepared, deltas: Deltas, clock: PhaseClock, words: str) -> list[Scores]:
+    """The scores of every edit batch's prompts under `deltas`, batch by batch."""
+    found = []
+    total = len(run.valid_plan) * run.config.dataset.n_edits
+    with clock.phase("score"), track(total, f"scoring {words}", "facts") as progress:
+        for j in range(len(run.valid_plan)):
+            found.append(_score_batch(run, deltas, j))
+            progress.advance(run.config.dataset.n_edits)
+    return found
+
+
+def _score_batch(run: Prepared, deltas: Deltas, j: int) -> Scores:
+    return score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes)
+
+
+def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:
+    """The first facts in the model's own words, unedited and edited."""
+    records = [record for j in range(len(run.valid_plan)) for record in run.valid_plan.records(j)]
+    shown = [record.edit for record in records[: run.config.eval.examples]]
+    if not shown:
+        return []
+    said = []
+    for edit_deltas in (no_edit(run.editor.sites), deltas):
+        said.append(
+            generate.continuations(
+                run.lm.config,
+                run.lm.params,
+                run.lm.tokenizer,
+                [cue.prompt for cue in shown],
+                run.config.eval.max_new_tokens,
+                run.editor.sites,
+                edit_deltas,
+            )
+        )
+    return [Example(cue.prompt, cue.answer, *both) for cue, *both in zip(shown, *said, strict=True)]
+
+
+def _by_batch(scores: list[Scores]) -> dict[str, list[float]]:
+    return {name: [100 * float(np.mean(one[name])) for one in scores] for name in NAMES.values()}
+
+
+def summarise(
+    run: Prepared, clock: PhaseClock, compiling: CompileClock, scores: dict[str, list[Scores]], digests: dict[str, str]
+) -> dict:
+    """The content of summary.json; `scores`, `edits` and `digests` are the same bits for the same seed and machine."""
+    prefixes = run.prefixes
+    return {
+        "scores": {name: means(found) for name, found in scores.items()},
+        "edits": len(run.valid_plan) * run.config.dataset.n_edits,
+        "digests": digests,
+        "seconds": clock.summary(),
+        "compiled": {"programs": compiling.programs, "from_cache": compiling.cache_hits},
+        "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses},
+        "peak_rss_mb": round(resources.peak_rss_mb(), 1),
+        "peak_device_mb": resources.peak_device_mb(),
+        "seed": run.config.seed,
+        "editor": run.config.editor.name,
+        "model": run.config.model.name_or_path,
+    } | resources.describe()
+
+
+def _show(summary: dict, examples: list[Example], folder: Workdir) -> None:
+    report.print_examples(examples)
+    print()
+    report.print_table(summary)
+    print(f"files in {folder.path}", flush=True)

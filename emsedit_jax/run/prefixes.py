@@ -1,0 +1,46 @@
+"""A bounded store of prefixes: a prompt's hidden states below the lowest edit site, which no edit ever changes."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Hashable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from emsedit_jax.edit.capture import prefix
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import Params
+from emsedit_jax.types import Batch, Sites
+
+
+class PrefixStore:
+    """Keeps prefixes in host memory, the least recently used one going first when `limit_mb` is full.
+
+    A prefix is always computed for a whole packed batch of the run's one shape, so that no bit of it depends on what
+    was kept or dropped.
+    """
+
+    def __init__(self, config: LMConfig, sites: Sites, params: Params, limit_mb: float | int):
+        self._config, self._sites, self._params = config, sites, params
+        self._limit, self._held = limit_mb * 2**20, 0
+        self._kept: collections.OrderedDict[Hashable, np.ndarray | jax.Array] = collections.OrderedDict()
+        self._on_host = jax.default_backend() == "cpu"
+        self.hits, self.misses = 0, 0
+
+    def get(self, key: Hashable, batch: Batch) -> Float[Array, "b t d"]:
+        """The batch's prefix; `key` must name this batch and no other."""
+        if key in self._kept:
+            self.hits += 1
+            self._kept.move_to_end(key)
+            return jax.numpy.asarray(self._kept[key])
+        self.misses += 1
+        prefix_btd = prefix(self._config, self._sites, self._params, batch)
+        if prefix_btd.nbytes <= self._limit:
+            self._kept[key] = prefix_btd if self._on_host else np.asarray(prefix_btd)
+            self._held += prefix_btd.nbytes
+            while self._held > self._limit:
+                _, dropped = self._kept.popitem(last=False)
+                self._held -= dropped.nbytes
+        return prefix_btd

@@ -1,0 +1,124 @@
+"""What a person sees at the end: the scores, facts in the model's own words, and the curve along the sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from emsedit_jax.run import workdir
+
+SCORES = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}
+ROWS = {"unedited": "unedited", "edited": "after editing"}  # of summary["scores"]: its keys, and their names for people
+
+COLORS = {"ES": "#0072B2", "GS": "#D55E00", "LS": "#009E73"}  # apart also for colour-blind eyes
+MARKERS = {"ES": "o", "GS": "s", "LS": "^"}
+LINES = {  # of a curve: its key, its name for people, how it is drawn
+    "after_own": ("right after its own edit", "-"),
+    "after_last": ("after the last edit", "--"),
+    "unedited": ("unedited", ":"),
+}
+
+
+class Example(NamedTuple):
+    """One fact in the model's own words: greedy continuations of `prompt` before and after editing."""
+
+    prompt: str
+    target: str  # the answer that was written
+    before: str
+    after: str
+
+
+def print_table(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """The scores of `summary` in percent, before and after, with the cost beneath.
+
+    Args:
+        summary: as in summary.json: `scores.{unedited,edited}.{ES,GS,LS}`, `edits`, `seconds`, `peak_rss_mb`.
+    """
+    console = console or Console()
+    table = Table(title=f"{summary['edits']} edits: answer tokens right, %", title_justify="left")
+    table.add_column("model")
+    for name, words in SCORES.items():
+        table.add_column(f"{name}\n{words}", justify="right")
+    for key, words in ROWS.items():
+        if key in summary["scores"]:
+            table.add_row(words, *(_percent(summary["scores"][key].get(name)) for name in SCORES))
+    console.print(table)
+    console.print(cost_line(summary), markup=False, highlight=False, soft_wrap=True)
+
+
+def cost_line(summary: Mapping[str, Any]) -> str:
+    """Seconds per edit, peak memory, and where the time went, in words."""
+    seconds, edits = summary["seconds"], max(int(summary["edits"]), 1)
+    parts = [f"{seconds['edit'] / edits:.3g} s per edit"] if seconds.get("edit") else []
+    parts.append(f"peak memory {summary['peak_rss_mb'] / 1024:.2f} GB")
+    if summary.get("peak_device_mb"):
+        parts.append(f"on the device {summary['peak_device_mb'] / 1024:.2f} GB")
+    spent = [f"{name} {seconds[name]:.1f} s" for name in ("train", "edit", "score", "compile") if seconds.get(name)]
+    total = f"total {seconds['total']:.1f} s"
+    parts.append(f"{total} ({', '.join(spent)})" if spent else total)
+    return " · ".join(parts)
+
+
+def print_examples(examples: Sequence[Example], console: Console | None = None) -> None:
+    """Facts in the model's own words, before and after editing."""
+    console = console or Console()
+    for example in examples:
+        console.print()
+        prompt, target = _one_line(example.prompt), _one_line(example.target)
+        console.print(Text.assemble((prompt, "bold"), "  -> ", (target, "bold cyan")))
+        for words, said in (("before", example.before), ("after", example.after)):
+            console.print(Text.assemble((f"  {words:<7}", "dim"), _one_line(said) or "(nothing)"))
+
+
+def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
+    """Draws ES, GS and LS along the sequence, one panel each, into the PNG `path`.
+
+    Args:
+        path: the picture; replaced whole.
+        curve: `edits`: edits done so far at each point; `after_own`, `after_last` and `unedited`, any of which may be
+            left out: per score a value in percent for the facts of each batch - scored right after the batch itself
+            was edited in, after the whole sequence, and by the unedited model.
+
+    Raises:
+        InputError: the picture cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 3.6), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(SCORES), sharey=True)
+    edits = list(curve["edits"])
+    mark_every = max(1, len(edits) // 12)
+    for panel, (name, words) in zip(panels, SCORES.items(), strict=True):
+        for key, (label, style) in LINES.items():
+            values = curve.get(key, {}).get(name)
+            if values is not None:
+                marker = MARKERS[name] if key == "after_own" else None
+                panel.plot(
+                    edits, values, style, color=COLORS[name], label=label, linewidth=1.8,
+                    marker=marker, markersize=4.5, markevery=mark_every, alpha=0.7 if key == "unedited" else 1.0,
+                )  # fmt: skip
+        panel.set_title(f"{name}: {words}", fontsize=10)
+        panel.set_xlabel("edits so far")
+        panel.set_ylim(-3, 103)
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        if panel.get_lines():
+            panel.legend(fontsize=8, frameon=False, loc="best")
+    panels[0].set_ylabel("answer tokens right, %")
+    with workdir.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.1f}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,62 @@
+"""Teacher-forced scores: the share of answer tokens whose argmax is right (METHODS section 7)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from emsedit_jax.data.scoring import ScorePlan
+from emsedit_jax.lm import decoder
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import Params
+from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.types import Batch, Deltas, Sites
+
+NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
+
+Scores = dict[str, np.ndarray]  # ES, GS, LS -> share right of each prompt, in the order given
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def score_batch(
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
+) -> Bool[Array, " a"]:
+    """Whether the likeliest token at each answer row is the label; False where unused."""
+    x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
+    logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
+    return jnp.argmax(logits_aV, axis=-1) == batch.labels_a
+
+
+def per_item(right_a: Bool[Array | np.ndarray, " a"], batch: Batch) -> Float[np.ndarray, " prompts"]:
+    """Share of right answer tokens of each prompt, in the order the prompts were given to the batch."""
+    item_a, used_a = np.asarray(batch.item_a), np.asarray(batch.item_a) >= 0
+    counts = np.bincount(item_a[used_a])
+    return np.bincount(item_a[used_a], np.asarray(right_a)[used_a], minlength=len(counts)) / counts
+
+
+def score_edits(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas,
+    plan: ScorePlan,
+    j: int,
+    prefixes: PrefixStore,
+) -> Scores:
+    """The scores of edit batch j's prompts of every kind, under the given edits."""
+    found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
+    for number, unit in enumerate(plan.units(j)):
+        prefix_btd = prefixes.get((j, number), unit.batch)
+        shares = per_item(score_batch(config, sites, params, deltas, prefix_btd, unit.batch), unit.batch)
+        for (kind, place), share in zip(unit.sources, shares, strict=True):
+            found[kind].append((place, float(share)))
+    return {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}
+
+
+def means(scores: list[Scores]) -> dict[str, float]:
+    """Mean share of each score over all prompts, in percent."""
+    return {name: 100 * float(np.concatenate([one[name] for one in scores]).mean()) for name in NAMES.values()}

@@ -1,0 +1,194 @@
+"""The folder of one run: what lies where, when it may be written, and writing that leaves no half files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.run import settings
+
+
+class Workdir(NamedTuple):
+    """Where a run's files lie."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.png"
+
+    @property
+    def edits(self) -> Path:
+        return self.path / "edits.safetensors"
+
+
+def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Whether a new run with `config` may write into `path`; touches nothing, so it can be asked before the long work.
+
+    It may where nothing is yet, and where a run with the very same config was begun and not finished.
+
+    Raises:
+        InputError: a finished run, a run with another config, or files of somebody else lie there.
+    """
+    workdir = Workdir(path)
+    elsewhere = "name another folder with --workdir, or remove this one"
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--workdir={path} is a file, not a folder; {elsewhere}.")
+    with writing(path):
+        if not path.exists() or not any(path.iterdir()):
+            return
+    if workdir.summary.exists():
+        raise InputError(f"{path} holds a finished run; {elsewhere}, or score its edits again with --mode=eval.")
+    if not workdir.config.exists():
+        raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
+    there, here = dict(settings.flatten(_read_object(workdir.config))), dict(settings.flatten(_plain(config.to_dict())))
+    differing = [name for name in here | there if there.get(name) != here.get(name)]
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{path} holds a run with other settings (config.{name}: {there.get(name)} there, {here.get(name)} here); "
+            f"{elsewhere}."
+        )
+
+
+def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
+    """Makes the folder of a new run and writes its config.json; the metrics of a run broken off there are dropped.
+
+    Raises:
+        InputError: `check_workdir` says no, or the folder cannot be written.
+    """
+    check_workdir(path, config)
+    workdir = Workdir(path)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        workdir.metrics.unlink(missing_ok=True)
+    write_json(workdir.config, config.to_dict())
+    return workdir
+
+
+def saved_config(path: Path) -> ml_collections.ConfigDict:
+    """The config of the run in `path`, as it was when the run began, locked.
+
+    Raises:
+        InputError: there is no run, or its config.json is damaged.
+    """
+    workdir = Workdir(path)
+    if not workdir.config.is_file():
+        raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
+    return ml_collections.ConfigDict(_with_tuples(_read_object(workdir.config))).lock()
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; remove the folder, or name another with --workdir.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no config; remove the folder, or name another with --workdir.")
+    return found
+
+
+def _with_tuples(obj: Any) -> Any:
+    """JSON's lists as the tuples that configs hold."""
+    if isinstance(obj, dict):
+        return {key: _with_tuples(value) for key, value in obj.items()}
+    return tuple(_with_tuples(value) for value in obj) if isinstance(obj, list) else obj
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing `path` into one clear line.
+
+    Raises:
+        InputError: no permission, no space, a file where a folder should be, ...
+    """
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write {path}: {why}; free it, or name another folder with --workdir.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a new file's name in the folder of `path`; it takes the place of `path` once the block ends well.
+
+    A block that fails leaves `path` as it was, and no other file.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's are for the owner alone
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes `obj` whole or not at all; arrays become lists, not-a-number becomes null."""
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds one line to `path` and hands it to the system at once, so that a killed run keeps its steps."""
+    text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(obj: Any) -> Any:
+    """What JSON can hold: containers, text, numbers; of numpy and JAX arrays their values."""
+    if isinstance(obj, Mapping):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_plain(value) for value in obj]
+    if obj is None or isinstance(obj, (str, bool, int)):
+        return obj
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if hasattr(obj, "__array__"):
+        return _plain(np.asarray(obj).tolist())
+    raise TypeError(f"{type(obj).__name__} cannot be written as JSON")

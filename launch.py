@@ -1,0 +1,27 @@
+"""Edits a language model's facts: `python launch.py --config=configs/quickstart.py`; more with `--help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from emsedit_jax.run import cli
+
+
+def main(argv: Sequence[str]) -> None:
+    if cli.asks_for_help(argv):
+        print(cli.USAGE)
+        return
+    command = cli.read(argv)
+    cli.quiet()
+
+    # only now, so that a mistake in a flag is answered at once
+    from emsedit_jax.run import main as program
+    from emsedit_jax.run import resources
+
+    print(f"devices  {resources.devices_line()}", flush=True)
+    program.run(command.config, command.workdir, command.mode)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main, sys.argv))

@@ -1,0 +1,168 @@
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from emsedit_jax.data.batching import KINDS, plan_tasks, share_shapes
+from emsedit_jax.data.records import Cue, EditRecord
+from emsedit_jax.errors import InputError
+
+
+def record(number, prompt="ab", answer="xyz", equiv=("cd",), unrel=("ef",)):
+    return EditRecord(
+        edit=Cue(prompt, answer),
+        equiv=tuple(Cue(text, answer) for text in equiv),
+        unrel=tuple(Cue(text, "q") for text in unrel),
+        subject="s",
+        source=f"eval.json row {number}",
+    )
+
+
+RECORDS = [record(i, prompt="abcdefghijk"[: i + 1]) for i in range(11)]  # prompts of 1 to 11 letters
+
+
+@pytest.fixture
+def plan_of(letters):
+    def plan_of(records=RECORDS, **options):
+        settings: dict[str, Any] = {"n_edits": 3, "num_batches": 2, "batch_size": 2, **options}
+        return plan_tasks(records, letters, **settings)
+
+    return plan_of
+
+
+def test_without_a_seed_batches_come_in_file_order_and_the_rest_is_dropped(plan_of):
+    plan = plan_of(num_batches=None)
+    assert plan.rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert plan.rows.dtype == np.int32
+    assert len(plan) == len(list(plan)) == 3
+    assert plan.records(1) == RECORDS[3:6]
+
+
+def test_a_seed_draws_without_replacement_and_always_alike(plan_of):
+    plan = plan_of(num_batches=3, seed=5)
+    np.testing.assert_array_equal(plan.rows, plan_of(num_batches=3, seed=5).rows)
+    assert len(set(plan.rows.ravel().tolist())) == 9
+    assert plan.rows.tolist() != plan_of(num_batches=3, seed=6).rows.tolist()
+    expected = np.random.default_rng(5).permutation(11)[:9].reshape(3, 3)
+    np.testing.assert_array_equal(plan.rows, expected)
+    assert plan.records(2) == [RECORDS[row] for row in expected[2]]
+
+
+def test_fewer_batches_are_the_first_of_the_same_draw(plan_of):
+    np.testing.assert_array_equal(plan_of(num_batches=1, seed=5).rows, plan_of(num_batches=3, seed=5).rows[:1])
+
+
+def test_a_recorded_draw_is_repeated(plan_of):
+    plan = plan_of(rows=np.array([[4, 0, 9], [2, 2, 1]]))
+    assert plan.records(0) == [RECORDS[4], RECORDS[0], RECORDS[9]]
+    assert plan.records(1) == [RECORDS[2], RECORDS[2], RECORDS[1]]
+    assert plan.rows.dtype == np.int32
+
+
+def test_a_task_holds_each_kind_in_its_own_order(plan_of):
+    records = [
+        record(0, prompt="a", answer="x", equiv=("bcd",), unrel=("ab",)),
+        record(1, prompt="abc", answer="yz", equiv=("b",), unrel=("a",)),
+    ]
+    plan = plan_of(records, n_edits=2, num_batches=1, batch_size=1)
+    task = plan[0]
+    assert task.edit.tokens_bt.tolist() == [[0, 1, 2, 3, 25, 0, 1, 0]]
+    assert task.edit.labels_a.tolist()[:3] == [25, 26, 24]
+    assert task.edit.item_a.tolist()[:3] == [1, 1, 0]
+    assert task.edit.weights_a.tolist()[:3] == [0.5, 0.5, 1]
+    assert plan.order(0, "edit").tolist() == [1, 0]
+    assert task.equiv.tokens_bt.tolist() == [[0, 2, 3, 4, 0, 2, 25, 0]]
+    assert plan.order(0, "equiv").tolist() == [0, 1]
+    assert task.unrel.labels_a.tolist()[:2] == [17, 17]
+    assert plan.order(0, "unrel").tolist() == [0, 1]
+
+
+def test_all_cues_of_a_batch_are_pooled_and_know_their_record(plan_of):
+    records = [
+        record(0, equiv=("a", "abcd"), unrel=()),
+        record(1, equiv=("abc",), unrel=("a", "b", "c")),
+    ]
+    plan = plan_of(records, n_edits=2, num_batches=1)
+    assert plan.owners(0, "edit").tolist() == [0, 1]
+    assert plan.owners(0, "equiv").tolist() == [0, 0, 1]
+    assert plan.owners(0, "unrel").tolist() == [1, 1, 1]
+    assert plan.order(0, "equiv").tolist() == [1, 2, 0]
+    assert plan[0].equiv.item_a.tolist()[:9] == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+    # micro-batches of two prompts over the pool: 6 answer rows, then 3
+    np.testing.assert_array_equal(plan[0].equiv.weights_a[:9], np.array([1 / 6] * 6 + [1 / 3] * 3, np.float32))
+
+
+def test_all_batches_of_a_kind_have_one_shape(plan_of):
+    plan = plan_of(num_batches=3, seed=1)
+    for kind in KINDS:
+        b, t, a, n = plan.shapes[kind]
+        for task in plan:
+            batch = getattr(task, kind)
+            assert batch.tokens_bt.shape == (b, t)
+            assert batch.labels_a.shape == (a,)
+            assert batch.captured_n.shape == (n,)
+
+
+def test_plans_can_share_one_shape(plan_of):
+    short, long = plan_of(RECORDS[:3], num_batches=1), plan_of(RECORDS[6:], num_batches=1)
+    assert short.shapes["edit"] != long.shapes["edit"]
+    one, other = share_shapes(short, long)
+    assert one.shapes == other.shapes
+    shapes = [jax.tree.map(np.shape, plan[0]) for plan in (one, other)]
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+    assert one[0].edit.labels_a.tolist() == short[0].edit.labels_a.tolist()
+    with pytest.raises(InputError, match="one token rule, not all, ans"):
+        share_shapes(short, plan_of(token="all"))
+
+
+def test_every_text_is_tokenised_once(letters):
+    seen = []
+
+    def counting(texts, **options):
+        seen.extend(texts)
+        return letters(texts, **options)
+
+    plan = plan_tasks(RECORDS, counting, n_edits=5, num_batches=2, batch_size=2)
+    calls = len(seen)
+    assert calls == 3 * 2 * 10  # three kinds, prompt and answer, ten records drawn of eleven
+    assert len([plan[j] for j in (0, 1, 0)]) == 3
+    assert len(seen) == calls
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"num_batches": 4},
+            "4 x n_edits=3 = 12 rows are needed, but there are 11 .*eval.json row 0.*lower dataset.n_edit",
+        ),
+        ({"n_edits": 12, "num_batches": 1}, "1 x n_edits=12 = 12 rows are needed, but there are 11"),
+        ({"n_edits": 12, "num_batches": None}, "1 x n_edits=12 = 12 rows are needed"),
+        ({"records": []}, "2 x n_edits=3 = 6 rows are needed, but there are 0: lower"),
+        ({"n_edits": 0}, "n_edits=0: both must be at least 1"),
+        ({"num_batches": 0}, "0 batches .*: both must be at least 1"),
+        ({"batch_size": 0}, "set dataset.batch_size, now 0"),
+        ({"token": "answer"}, "no token rule 'answer'"),
+        ({"seed": -1}, "A seed is 0 or larger, or None for file order, not -1"),
+        ({"rows": np.zeros((2, 4), int)}, r"rows has the shape \(2, 4\), not .* \(2, 3\)"),
+        ({"rows": np.zeros(6, int)}, r"rows has the shape \(6,\)"),
+        ({"rows": np.full((2, 3), 11)}, "whole numbers from 0 to 10"),
+        ({"rows": np.full((2, 3), -1)}, "whole numbers from 0 to 10"),
+        ({"rows": np.zeros((2, 3))}, "whole numbers from 0 to 10"),
+        (
+            {"max_tokens": 4},
+            r"5 bad rows .*: eval.json row 1 \(edit\): prompt and answer take 5 tokens, the model takes 4",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(plan_of, options, says):
+    with pytest.raises(InputError, match=says):
+        plan_of(**options)
+
+
+def test_the_row_whose_answer_tokenises_to_nothing_is_named(plan_of):
+    records = [*RECORDS[:5], record(5, answer="!")]
+    with pytest.raises(InputError, match=r"eval.json row 5 \(edit\): the answer '!' tokenises to nothing"):
+        plan_of(records)
+    assert len(plan_of(records, num_batches=1)) == 1  # the row is not drawn

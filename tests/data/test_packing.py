@@ -1,0 +1,201 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emsedit_jax.data.packing import PackShape, first_fit, pack, plan_shape, sorted_order, waste
+from emsedit_jax.data.tokens import TOKEN_RULES, TokenItem, captured_positions
+from emsedit_jax.errors import InputError
+
+
+def item(prompt, answer):
+    """`item([1, 2], [3, 4])`: the prompt 1 2, the answer 3 4."""
+    return TokenItem((*prompt, *answer[:-1]), tuple(answer), len(prompt))
+
+
+SHORT = item([1, 2], [3])  # 2 tokens
+LONG = item([4, 5, 6], [7, 8, 9])  # 5 tokens
+MIDDLE = item([10, 11], [12, 13])  # 3 tokens
+OTHER = item([14, 15, 16], [17])  # 3 tokens, as long as MIDDLE
+ITEMS = [SHORT, MIDDLE, LONG, OTHER]  # sorted: LONG, MIDDLE, OTHER, SHORT
+THIRD, QUARTER = np.float32(1) / np.float32(3), np.float32(0.25)
+
+
+def unpack(batch, count):
+    """The prompts of a packed batch, in the order given, from its arrays alone; each lies in one piece."""
+    b, t = batch.tokens_bt.shape
+    found = {}
+    for row in range(b):
+        for segment in range(1, batch.segments_bt[row].max() + 1):
+            columns = np.flatnonzero(batch.segments_bt[row] == segment)
+            assert batch.positions_bt[row, columns].tolist() == list(range(len(columns)))
+            assert np.all(np.diff(columns) == 1)
+            here = np.flatnonzero(np.isin(batch.answer_at_a, row * t + columns))
+            (owner,) = set(batch.item_a[here].tolist())
+            first_column = int(batch.answer_at_a[here[0]]) - row * t
+            assert owner not in found
+            found[owner] = TokenItem(
+                tokens=tuple(batch.tokens_bt[row, columns].tolist()),
+                labels=tuple(batch.labels_a[here].tolist()),
+                prompt_len=first_column - int(columns[0]) + 1,
+            )
+    return [found[m] for m in range(count)]
+
+
+def test_the_longest_comes_first_and_equals_keep_their_order():
+    assert sorted_order(ITEMS).tolist() == [2, 1, 3, 0]
+    assert sorted_order([OTHER, MIDDLE, OTHER]).tolist() == [0, 1, 2]
+
+
+def test_first_fit_fills_the_first_row_with_room():
+    places = first_fit([5, 3, 3, 2, 1], 8)
+    assert places.row.tolist() == [0, 0, 1, 1, 1]
+    assert places.column.tolist() == [0, 5, 0, 3, 5]
+    assert places.segment.tolist() == [1, 2, 1, 2, 3]
+    assert places.rows == 2
+
+
+def test_a_batch_written_out_by_hand():
+    batch = pack(ITEMS, 2, "ans", PackShape(b=3, t=8, a=8, n=16))
+    assert batch.tokens_bt.tolist() == [
+        [4, 5, 6, 7, 8, 10, 11, 12],
+        [14, 15, 16, 1, 2, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert batch.positions_bt.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 0, 1, 0, 0, 0], [0] * 8]
+    assert batch.segments_bt.tolist() == [[1, 1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 0, 0, 0], [0] * 8]
+    # LONG from column 2 of row 0, MIDDLE from column 6, then OTHER in row 1 at column 2 and SHORT at column 4
+    assert batch.answer_at_a.tolist() == [2, 3, 4, 6, 7, 10, 12, 24]
+    assert batch.labels_a.tolist() == [7, 8, 9, 12, 13, 17, 3, -100]
+    assert batch.item_a.tolist() == [2, 2, 2, 1, 1, 3, 0, -1]
+    # micro-batches: LONG and MIDDLE with 5 answer rows, OTHER and SHORT with 2
+    np.testing.assert_array_equal(batch.weights_a, np.array([0.2] * 5 + [0.5] * 2 + [0], np.float32))
+    assert batch.capture_at_n.tolist() == [2, 3, 4, 6, 7, 10, 12] + [24] * 9
+    assert batch.captured_n.tolist() == [True] * 7 + [False] * 9
+    kinds = {name: value.dtype.name for name, value in vars(batch).items()}
+    assert kinds.pop("weights_a") == "float32"
+    assert kinds.pop("captured_n") == "bool"
+    assert set(kinds.values()) == {"int32"}
+    assert waste(batch) == 11 / 24
+
+
+def test_a_last_micro_batch_that_is_not_full_has_its_own_weight():
+    batch = pack(ITEMS, 3, "ans", plan_shape([ITEMS], "ans"))
+    np.testing.assert_array_equal(batch.weights_a, np.array([1 / 6] * 6 + [1, 0], np.float32))
+    batch = pack([LONG, SHORT], 1, "ans", plan_shape([[LONG, SHORT]], "ans"))
+    np.testing.assert_array_equal(batch.weights_a, [THIRD, THIRD, THIRD, 1, 0, 0, 0, 0])
+    batch = pack([LONG, SHORT], 9, "ans", plan_shape([[LONG, SHORT]], "ans"))
+    np.testing.assert_array_equal(batch.weights_a, [QUARTER] * 4 + [0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("all", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ("all_interval", [0, 2, 4, 5, 7, 8, 10, 11]),  # MIDDLE starts at 5, SHORT at 11: their own even columns
+        ("ans_interval", [2, 4, 7, 10]),  # SHORT's only answer row is its column 1
+    ],
+)
+def test_captured_rows_follow_the_rule_and_answer_rows_do_not(rule, expected):
+    batch = pack(ITEMS, 2, rule, PackShape(b=2, t=8, a=8, n=16))
+    assert batch.capture_at_n.tolist() == expected + [16] * (16 - len(expected))
+    assert batch.captured_n.sum() == len(expected)
+    assert batch.answer_at_a.tolist() == [2, 3, 4, 6, 7, 10, 12, 16]
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        (PackShape(2, 4, 8, 8), "A prompt of 5 tokens does not fit rows of t=4"),
+        (PackShape(1, 8, 8, 8), "4 prompts fill 2 rows of t=8, not 1"),
+        (PackShape(2, 8, 6, 8), "7 rows do not fit a=6"),
+        (PackShape(2, 8, 8, 6), "7 rows do not fit n=6"),
+    ],
+)
+def test_prompts_that_do_not_fit_the_shape_are_refused(shape, says):
+    with pytest.raises(InputError, match=says):
+        pack(ITEMS, 2, "ans", shape)
+
+
+def test_an_unknown_token_rule_is_refused():
+    with pytest.raises(InputError, match="no token rule 'al'"):
+        pack(ITEMS, 2, "al", PackShape(2, 8, 8, 8))
+    with pytest.raises(InputError, match="no token rule 'al'"):
+        plan_shape([ITEMS], "al")
+
+
+def prompts(*lengths):
+    return [item(range(length), [7]) for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        # one row of 16 is as good as two of 8, and the narrower is taken
+        ([prompts(8, 8)], (2, 8)),
+        # two rows of 16 (5 + 9, 9) = 32 against one of 24 = 24
+        ([prompts(9, 9, 5)], (1, 24)),
+        # the fullest batch decides about b: 5 rows of 8, nothing smaller than 40
+        ([prompts(8), prompts(8, 8, 8, 8, 8), prompts(3)], (5, 8)),
+        # 100 goes into rows of 104: two rows 208; 112 or 120 or 128 hold no pair either
+        ([prompts(100, 60)], (2, 104)),
+        # a longer prompt than 128 sets the width alone
+        ([prompts(130, 70)], (2, 136)),
+        ([prompts(1)], (1, 8)),
+        ([[]], (1, 8)),
+        ([], (1, 8)),
+    ],
+)
+def test_the_shape_has_the_least_area_and_then_the_narrowest_rows(batches, expected):
+    shape = plan_shape(batches, "ans")
+    assert (shape.b, shape.t) == expected
+
+
+def test_rows_are_counted_in_eights_over_the_fullest_batch():
+    nine = item([1], range(9))
+    assert plan_shape([ITEMS, [nine]], "ans")[2:] == (16, 16)
+    assert plan_shape([ITEMS, [nine]], "ans_interval")[2:] == (16, 8)
+    assert plan_shape([ITEMS, [nine]], "all")[2:] == (16, 16)
+    assert plan_shape([[SHORT]], "ans_interval")[2:] == (8, 8)
+
+
+def test_a_batch_without_prompts_is_all_padding():
+    batch = pack([], 4, "ans", plan_shape([[]], "ans"))
+    assert waste(batch) == 1
+    assert batch.item_a.tolist() == [-1] * 8
+    assert not batch.weights_a.any()
+    assert not batch.captured_n.any()
+
+
+items_of_any_length = st.lists(
+    st.builds(
+        item,
+        st.lists(st.integers(0, 99), min_size=1, max_size=40),
+        st.lists(st.integers(0, 99), min_size=1, max_size=20),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(items_of_any_length, min_size=1, max_size=3), st.integers(1, 6), st.sampled_from(TOKEN_RULES))
+def test_unpacking_gives_the_prompts_back(batches, micro_batch_size, rule):
+    shape = plan_shape(batches, rule)
+    for items in batches:
+        batch = pack(items, micro_batch_size, rule, shape)
+        assert batch.tokens_bt.shape == (shape.b, shape.t)
+        assert unpack(batch, len(items)) == items
+        assert (batch.segments_bt > 0).sum() == sum(len(one.tokens) for one in items)
+
+        ranked = [items[m] for m in sorted(range(len(items)), key=lambda m: -len(items[m].tokens))]
+        done = 0
+        for start in range(0, len(ranked), micro_batch_size):
+            labels = [label for one in ranked[start : start + micro_batch_size] for label in one.labels]
+            here = slice(done, done + len(labels))
+            assert batch.labels_a[here].tolist() == labels
+            assert set(batch.weights_a[here].tolist()) == {float(np.float32(1) / np.float32(len(labels)))}
+            done += len(labels)
+        captured = [one.tokens[position] for one in ranked for position in captured_positions(one, rule)]
+        assert batch.tokens_bt.ravel()[batch.capture_at_n[batch.captured_n]].tolist() == captured
+        assert len(set(batch.capture_at_n[batch.captured_n].tolist())) == len(captured)

@@ -1,0 +1,215 @@
+import json
+
+import pytest
+
+from emsedit_jax.data.records import READERS, Cue, EditRecord, load
+from emsedit_jax.errors import InputError
+
+ZSRE = {
+    "src": "Who wrote Emma?",
+    "rephrase": "Emma is by whom?",
+    "ans": "Goethe",
+    "loc": "nq question: who sang Help",
+    "loc_ans": "The Beatles",
+    "subject": "Emma",
+}
+FACT = {
+    "id": "w1",
+    "relation": "author",
+    "subject": "Emma",
+    "prompt": "Emma was written by",
+    "answer_true": "Jane Austen",
+    "answer_new": "Goethe",
+    "paraphrases": ["The author of Emma is", "Emma is a book by"],
+    "unrelated": [{"prompt": "The capital of Peru is", "answer": "Lima"}, {"prompt": "p", "answer": "q"}],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content, name="facts.json"):
+        path = tmp_path / name
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(name, path, **kwargs):
+    with pytest.raises(InputError) as caught:
+        load(name, path, role="eval", **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_zsre_appends_the_question_mark_to_the_unrelated_prompt_only(write):
+    row = {**ZSRE, "src": "Who wrote Emma", "answers": ["Jane Austen"]}
+    assert load("zsre", write([row]), role="eval") == [
+        EditRecord(
+            edit=Cue("Who wrote Emma", "Goethe"),
+            equiv=(Cue("Emma is by whom?", "Goethe"),),
+            unrel=(Cue("nq question: who sang Help?", "The Beatles"),),
+            subject="Emma",
+            source="facts.json row 0",
+        )
+    ]
+
+
+def test_worldfacts_writes_the_new_answer_and_takes_the_first_of_each_list(write):
+    path = write(json.dumps(FACT) + "\n\n" + json.dumps({**FACT, "subject": "Faust\u2028"}, ensure_ascii=False) + "\n")
+    first, second = load("worldfacts", path, role="train")
+    assert first == EditRecord(
+        edit=Cue("Emma was written by", "Goethe"),
+        equiv=(Cue("The author of Emma is", "Goethe"),),
+        unrel=(Cue("The capital of Peru is", "Lima"),),
+        subject="Emma",
+        source="facts.json row 0",
+    )
+    assert (second.subject, second.source) == ("Faust\u2028", "facts.json row 1")
+
+
+def test_the_role_decides_and_not_the_file_name(write, monkeypatch):
+    seen = []
+    reader = READERS["zsre"]
+    monkeypatch.setitem(
+        READERS, "zsre", reader._replace(cues=lambda row, role: seen.append(role) or reader.cues(row, role))
+    )
+    load("zsre", write([ZSRE], "zsre_train.json"), role="eval")
+    load("zsre", write([ZSRE], "zsre_eval.json"), role="train")
+    assert seen == ["eval", "train"]
+
+
+def test_a_byte_order_mark_and_foreign_letters_are_read(write):
+    path = write("\ufeff" + json.dumps([{**ZSRE, "ans": "Brasília 東京"}], ensure_ascii=False))
+    assert load("zsre", path, role="eval")[0].edit.answer == "Brasília 東京"
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"limit": 2}, [0, 1]),
+        ({"limit": 9}, [0, 1, 2, 3, 4]),
+        ({"rows": (1, 4)}, [1, 2, 3]),
+        ({"rows": (1, 5), "limit": 2}, [1, 2]),
+    ],
+)
+def test_limit_and_rows_choose_rows_of_the_file(write, choice, expected):
+    path = write([{**ZSRE, "subject": str(i)} for i in range(5)])
+    found = load("zsre", path, role="eval", **choice)
+    assert [record.subject for record in found] == [str(i) for i in expected]
+    assert [record.source for record in found] == [f"facts.json row {i}" for i in expected]
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"rows": (0, 6)}, "rows 0:6 are asked for, the file has rows 0:5"),
+        ({"rows": (3, 3)}, "rows 3:3"),
+        ({"rows": (-1, 3)}, "rows -1:3"),
+        ({"limit": 0}, "a limit of 0 rows"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(write, choice, says):
+    assert says in refusal("zsre", write([ZSRE] * 5), **choice)
+
+
+def test_rows_outside_the_choice_are_not_looked_at(write):
+    path = write([ZSRE, {}, ZSRE])
+    assert len(load("zsre", path, role="eval", limit=1)) == 1
+    assert "row 1: field 'ans' is missing" in refusal("zsre", path, rows=(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ans": ""}, "field 'ans' is empty"),
+        ({"src": " \n"}, "field 'src' is empty"),
+        ({"loc": ""}, "field 'loc' is empty"),
+        ({"loc_ans": None}, "field 'loc_ans' is null, not text"),
+        ({"ans": ["Goethe"]}, "field 'ans' is a list, not text"),
+        ({"ans": 1998}, "field 'ans' is a number, not text"),
+        ({"ans": True}, "field 'ans' is true or false, not text"),
+        ({"rephrase": {}}, "field 'rephrase' is an object, not text"),
+        ({"subject": 3}, "field 'subject' is a number, not text"),
+        ({"ans": "\ud83d"}, "field 'ans' holds half a Unicode character"),
+    ],
+)
+def test_a_bad_field_is_named_with_file_and_row(write, change, says):
+    path = write([ZSRE, ZSRE, {**ZSRE, **change}])
+    message = refusal("zsre", path)
+    assert message.startswith(f"{path}: 1 bad row (counting from 0): row 2: {says}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"paraphrases": []}, "field 'paraphrases' is an empty list"),
+        ({"paraphrases": "one"}, "field 'paraphrases' is text, not a list"),
+        ({"paraphrases": [""]}, "field 'paraphrases[0]' is empty"),
+        ({"unrelated": ["one"]}, "unrelated[0] is text, not an object"),
+        ({"unrelated": [{"prompt": "p"}]}, "field 'unrelated[0].answer' is missing"),
+        ({"unrelated": [{"prompt": "p", "answer": ""}]}, "field 'unrelated[0].answer' is empty"),
+    ],
+)
+def test_a_bad_nested_field_is_named_by_its_path(write, change, says):
+    assert f"row 0: {says}" in refusal("worldfacts", write(json.dumps({**FACT, **change})))
+
+
+def test_a_misspelt_field_is_met_with_the_nearest_one(write):
+    row = {("answer" if field == "ans" else field): value for field, value in ZSRE.items()}
+    assert "row 0: field 'ans' is missing (Did you mean 'answer'" in refusal("zsre", write([row]))
+
+
+def test_all_bad_rows_are_counted_and_three_are_named(write):
+    rows = [ZSRE, {}, 7, {**ZSRE, "ans": ""}, {}, ZSRE, {}]
+    message = refusal("zsre", write(rows))
+    assert "5 bad rows (counting from 0): row 1: field 'ans' is missing; row 2: the row is a number, not an" in message
+    assert "row 3: field 'ans' is empty; and 2 more." in message
+    assert "row 4" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('[\n{"src": "a",}\n]', "it is not JSON at line 2, column 13"),
+        ("", "it is not JSON at line 1, column 1"),
+        ('{"src": "a"}', "it holds an object, not a list of rows"),
+        ("[]", "the file holds no rows"),
+        ("[" * 100_000, "nested too deep"),
+        ("[" + "9" * 5000 + "]", "integer string conversion"),
+    ],
+)
+def test_a_file_that_is_no_list_of_rows_is_refused(write, content, says):
+    path = write(content)
+    message = refusal("zsre", path)
+    assert message.startswith(f"{path}: ")
+    assert says in message
+
+
+def test_a_bad_line_of_json_lines_is_named(write):
+    assert "it is not JSON at line 3, column 2" in refusal("worldfacts", write(json.dumps(FACT) + "\n\n{]\n"))
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "latin.json"
+    path.write_bytes(b'["caf\xe9"]')
+    assert f"{path}: not UTF-8 text at byte 5" in refusal("zsre", path)
+
+
+def test_a_missing_file_is_met_with_its_neighbours(write):
+    path = write([ZSRE], "zsre_eval.json")
+    message = refusal("zsre", path.with_name("zsre_evl.json"))
+    assert "zsre_evl.json: there is no such file (Did you mean 'zsre_eval.json'?)" in message
+    assert "there is no such file; check the path" in refusal("zsre", path.parent / "none" / "other")
+
+
+def test_a_folder_and_an_empty_path_are_refused(tmp_path):
+    assert f"{tmp_path}: the file cannot be read (Is a directory)" in refusal("zsre", tmp_path)
+    assert "No file is given for the data set zsre" in refusal("zsre", "")
+
+
+def test_an_unknown_data_set_is_met_with_near_ones(write):
+    assert "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, worldfacts" in refusal("zrse", write([ZSRE]))

@@ -1,0 +1,66 @@
+import pytest
+
+from emsedit_jax.data.records import Cue
+from emsedit_jax.data.tokens import TokenItem, captured_positions, tokenize
+from emsedit_jax.errors import InputError
+
+
+def test_the_answer_follows_without_its_last_token_and_labels_start_at_the_prompts_last(letters):
+    (item,) = tokenize([Cue("ab?", "xyz")], ["row"], letters)
+    assert item == TokenItem(tokens=(0, 1, 2, 27, 24, 25), labels=(24, 25, 26), prompt_len=4)
+    assert item.answer_start == 3
+
+
+def test_an_answer_of_one_token_adds_no_input(letters):
+    assert tokenize([Cue("ab", "x")], ["row"], letters) == [TokenItem((0, 1, 2), (24,), 3)]
+
+
+def test_the_answer_is_tokenised_after_a_space_and_without_special_tokens():
+    calls = []
+
+    def tokenizer(texts, **options):
+        calls.append((texts, options.get("add_special_tokens", True)))
+        return {"input_ids": [[5]] * len(texts), "special_tokens_mask": [[0]] * len(texts)}
+
+    tokenize([Cue("ab", "x"), Cue("c", "y z")], ["row 0", "row 1"], tokenizer)
+    assert calls == [(["ab", "c"], True), ([" x", " y z"], False)]
+
+
+def test_nothing_to_tokenise_is_nothing(letters):
+    assert tokenize([], [], letters) == []
+
+
+def test_an_answer_that_tokenises_to_nothing_is_named(letters):
+    with pytest.raises(InputError, match=r"1 bad row .*: eval.json row 7: the answer '!!' tokenises to nothing\. "):
+        tokenize([Cue("a", "b"), Cue("a", "!!")], ["eval.json row 2", "eval.json row 7"], letters)
+
+
+def test_a_prompt_of_special_tokens_alone_is_named(letters):
+    with pytest.raises(InputError, match="row 7: the prompt '!!' tokenises to nothing"):
+        tokenize([Cue("!!", "b")], ["row 7"], letters)
+
+
+def test_too_long_a_prompt_is_named(letters):
+    cues = [Cue("ab", "cd")]
+    assert len(tokenize(cues, ["row 7"], letters, max_tokens=4)[0].tokens) == 4
+    with pytest.raises(InputError, match="row 7: prompt and answer take 4 tokens, the model takes 3"):
+        tokenize(cues, ["row 7"], letters, max_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("ans", [3, 4, 5]),
+        ("ans_interval", [4]),
+        ("all", [0, 1, 2, 3, 4, 5]),
+        ("all_interval", [0, 2, 4]),
+    ],
+)
+def test_token_rules_count_columns_from_the_prompts_left(rule, expected):
+    item = TokenItem(tokens=(0, 1, 2, 27, 24, 25), labels=(24, 25, 26), prompt_len=4)
+    assert captured_positions(item, rule).tolist() == expected
+
+
+def test_an_unknown_token_rule_is_met_with_near_ones():
+    with pytest.raises(InputError, match=r"no token rule 'answ'\. Did you mean 'ans'.* Known: ans, all, ans_interval"):
+        captured_positions(TokenItem((0,), (1,), 1), "answ")

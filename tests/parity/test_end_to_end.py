@@ -1,0 +1,150 @@
+"""Whole runs with the package's own numbers, from the recorded initial networks to the scores."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from emsedit_jax.data.scoring import plan_scoring
+from emsedit_jax.edit.capture import prefix
+from emsedit_jax.edit.step import StepAux, no_edit
+from emsedit_jax.meta import methods, trajectory
+from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.run.score import NAMES, score_edits
+from emsedit_jax.types import Deltas, MetaState
+from tests.parity import built, ours
+from tests.parity.compare import END, END_GRADIENT, assert_close
+from tests.parity.golden import Case
+from tests.parity.test_validation import probe_logits, stats_pairs, weight_pairs
+
+
+class Run(NamedTuple):
+    """What a run gave, keyed as the recorded arrays are."""
+
+    shifts: dict[str, Deltas]
+    sums: dict[str, tuple]  # clipped sums of the networks' gradients, after the last clipping of an update
+    deltas: Deltas
+    state: MetaState
+    scores: dict[str, np.ndarray]
+
+
+def editor_of(case: Case) -> trajectory.Editor:
+    """The case's editor with the package's own networks' structure."""
+    settings = case.config["editor"]
+    method = methods.method(settings["name"])
+    sizes = {name: settings.get(name, 0) for name in ("rank", "n_blocks")}
+    specs = methods.net_specs(method, iters=settings["iters"], lr=settings["lr"], **sizes)
+    return trajectory.Editor(ours.lm(case.model_folder).config, ours.sites(case), method, specs)
+
+
+def initial_state(case: Case, editor: trajectory.Editor) -> MetaState:
+    """The package's own initial state, but for what is drawn at random: the recorded networks."""
+    state = trajectory.init(editor, seed=0)
+    drawn = ours.thetas(case, "init/hyper") if editor.method.learned else state.thetas
+    assert jax.tree.map(np.shape, drawn) == jax.tree.map(np.shape, state.thetas), "networks of other sizes"
+    return MetaState(drawn, state.stats, state.opt_state, state.grads)
+
+
+def train_trajectory(case: Case, editor: trajectory.Editor, state: MetaState, shifts: dict, sums: dict) -> MetaState:
+    """Sequential meta-training; notes shifts and clipped sums on the way."""
+    model, settings = ours.lm(case.model_folder), case.config["editor"]
+    learning = trajectory.Learning(*(float(settings[name]) for name in ("meta_lr", "max_grad_norm", "reg_coef")))
+    deltas = no_edit(editor.sites)
+    plan = ours.plans(case)["train"]
+    assert [update.step for update in case.history.updates] == list(range(len(plan)))
+    for update in case.history.updates:
+        task = plan[update.step]
+        below = {
+            kind: prefix(model.config, editor.sites, model.params, getattr(task, kind)) for kind in ("edit", "equiv")
+        }
+        deltas, state, aux = trajectory.train_batch(
+            editor, learning, model.params, deltas, state, below["edit"], below["equiv"], task
+        )
+        note(shifts, "train", update.step, aux.steps)
+        sums[update.clip_key(len(aux.norms) - 1)] = ours.host(state.grads)
+    return trajectory.finish(learning, state)
+
+
+TRAININGS = {"emsedit": train_trajectory}  # one row an editor that learns
+
+
+def note(shifts: dict, phase: str, step: int, auxes: tuple[StepAux, ...]) -> None:
+    """Keeps the shifts of one batch under the recorded keys."""
+    shifts.update({f"{phase}/{step}/net{i}/shift": aux.shift for i, aux in enumerate(auxes)})
+
+
+def scorer(case: Case):
+    """`(deltas, batches) -> {"ES": ...}`: scores of the first so many batches, in the published order."""
+    model, sites, plan = ours.lm(case.model_folder), ours.sites(case), ours.plans(case)["valid"]
+    store = PrefixStore(model.config, sites, model.params, limit_mb=16.0)
+    passes = plan_scoring(plan, max_tokens=512)
+
+    def score(deltas: Deltas, batches: int) -> dict[str, np.ndarray]:
+        found = [score_edits(model.config, sites, model.params, deltas, passes, j, store) for j in range(batches)]
+        return {
+            name: np.concatenate([one[name][plan.order(j, kind)] for j, one in enumerate(found)])
+            for kind, name in NAMES.items()
+        }
+
+    return score
+
+
+@functools.cache
+def run(case: Case) -> Run:
+    """Trains, edits and scores as the case did."""
+    model, editor = ours.lm(case.model_folder), editor_of(case)
+    shifts: dict[str, Deltas] = {}
+    sums: dict[str, tuple] = {}
+    scores: dict[str, np.ndarray] = {}
+    state = initial_state(case, editor)
+    if editor.method.learned:
+        state = TRAININGS[editor.method.name](case, editor, state, shifts, sums)
+    deltas, score, plan = no_edit(editor.sites), scorer(case), ours.plans(case)["valid"]
+    for j in range(len(plan)):
+        task = plan[j]
+        prefix_btd = prefix(model.config, editor.sites, model.params, task.edit)
+        deltas, state, auxes = trajectory.edit_batch(editor, model.params, deltas, state, prefix_btd, task)
+        note(shifts, "valid", j, auxes)
+        if case.has(f"eval/after{j}"):
+            scores |= {f"eval/after{j}/{name}": found for name, found in score(deltas, j + 1).items()}
+    if "eval/ES" in case.arrays:
+        scores |= {f"eval/{name}": found for name, found in score(deltas, len(plan)).items()}
+    return Run(shifts, sums, deltas, state, scores)
+
+
+def test_scores_are_equal(case):
+    built.require(case, "end to end")
+    recorded = case.under("eval")
+    own = {key.removeprefix("eval/"): found for key, found in run(case).scores.items()}
+    assert recorded.keys() == own.keys()
+    for key, scores in recorded.items():  # shares of whole tokens: other counts would differ by far more
+        np.testing.assert_allclose(own[key], scores, rtol=0, atol=1e-6, err_msg=key)
+
+
+def test_shifts(case):
+    built.require(case, "end to end")
+    own = run(case).shifts
+    assert own.keys() == {f"{one.key}/shift" for one in case.history.passes}
+    assert_close([pair for key, shift in own.items() for pair in ours.site_pairs(case, key, shift)], END)
+
+
+def test_final_weights_statistics_and_logits(case):
+    built.require(case, "end to end")
+    found = run(case)
+    pairs = weight_pairs(case, found.deltas)
+    pairs += [("probe/logits_after", probe_logits(case, found.deltas), case.arrays["probe/logits_after"])]
+    for net, stats in enumerate(found.state.stats):
+        pairs += stats_pairs(case, net, stats)
+    assert_close(pairs, END)
+
+
+def test_hypernet_gradients(trained_case):
+    case = trained_case
+    built.require(case, "end to end")
+    pairs = []
+    for key, own in run(case).sums.items():
+        pairs += ours.theta_pairs(key, own, ours.thetas(case, f"{key}/grad"))
+    assert_close(pairs, END_GRADIENT)
