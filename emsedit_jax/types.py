@@ -7,6 +7,8 @@ Letters, in every shape suffix, comment and einsum of the package (`keys_snk` ha
     s  edit sites of one shape  n  captured token rows    a  answer token rows
     k  key width (site input)   v  value width (site output)                   r  hypernetwork rank
     i  edit step
+
+"METHODS section 3" in a docstring is a section of `docs/METHODS.md`.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Fact:
 
     relation: str
     subject: str
-    prompts: tuple[str, ...]  # the first is the one to edit; the others say the same, the last as a question
+    prompts: tuple[str, ...]  # the first is an unfinished sentence, for unrelated prompts; the others ask, for edits
     answer: str
     also: tuple[str, ...]  # what is true as well
     fame: int  # 1 (best known) to 3
@@ -57,7 +57,7 @@ class Fact:
 def read_facts(folder: Path = SOURCES) -> list[Fact]:
     """Every fact of every table named in relations.csv. Raises: InputError naming table and line."""
     facts = []
-    for relation, probes, *wordings in _table(folder / "relations.csv", 6):
+    for relation, probes, *wordings in _table(folder / "relations.csv", 7):
         for place, (subject, answer, also, fame) in enumerate(_table(folder / f"{relation}.csv", 4), 2):
             if not (subject and answer and fame in {"1", "2", "3"}):
                 raise InputError(f"{relation}.csv line {place}: subject, answer and a fame of 1 to 3 are needed.")
@@ -182,15 +182,15 @@ def build(facts: Sequence[Fact]) -> dict[str, list[dict]]:
 
 def _row(fact: Fact, facts: Sequence[Fact], known: Sequence[Fact]) -> dict:
     new = counterfactual(fact, facts)
-    *clozes, question = fact.prompts[1:]
+    question, *others = _mixed(fact.prompts[1:], "wording", fact.id)  # as in life, no two people ask alike
     return {
         "id": fact.id,
         "relation": fact.relation,
         "subject": fact.subject,
-        "prompt": fact.prompts[0],
+        "prompt": question,
         "answer_true": fact.answer,
         "answer_new": new,
-        "paraphrases": [*_mixed(clozes, "paraphrase", fact.id), question],  # mixed: neither is always the first
+        "paraphrases": others,
         "unrelated": [{"prompt": other.prompts[0], "answer": other.answer} for other in unrelated(fact, new, known)],
     }
 

@@ -80,9 +80,24 @@ IGNORED = frozenset(
 )
 
 
-def _rope_scaling(raw: dict | None, path: pathlib.Path) -> RopeScaling | None:
-    kind = (raw or {}).get("rope_type", (raw or {}).get("type", "default"))
-    if raw is None or kind == "default":
+def _size(raw: dict, name: str, default: int | None = None) -> int:
+    """Takes a positive whole number; `null` counts as left out."""
+    value = raw.pop(name, None)
+    value = default if value is None else value
+    if value is None:
+        raise KeyError(name)
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}={value!r}")
+    return value
+
+
+def _rope_scaling(raw: Any, path: pathlib.Path) -> RopeScaling | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise TypeError(f"rope_scaling={raw!r}")
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if kind == "default":
         return None
     if kind == "linear":
         return RopeScaling("linear", float(raw["factor"]))
@@ -101,8 +116,11 @@ def _dtype(raw: dict) -> str:
     return str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
-def _eos_ids(value: Any) -> tuple[int, ...]:
-    return () if value is None else tuple(value) if isinstance(value, list) else (int(value),)
+def _eos_ids(value: Any, path: pathlib.Path) -> tuple[int, ...]:
+    ids = () if value is None else tuple(value) if isinstance(value, list) else (value,)
+    if any(type(one) is not int for one in ids):
+        raise InputError(f"{path}: eos_token_id {value!r} is neither a token id nor a list of token ids.")
+    return ids
 
 
 def _llama(raw: dict, path: pathlib.Path) -> LMConfig:
@@ -111,28 +129,33 @@ def _llama(raw: dict, path: pathlib.Path) -> LMConfig:
     rope = take("rope_parameters", None)  # the newer layout keeps theta and scaling together
     theta, scaling = take("rope_theta", None), take("rope_scaling", None)
     if rope is not None:
+        if not isinstance(rope, dict):
+            raise TypeError(f"rope_parameters={rope!r}")
         theta, scaling = rope.get("rope_theta", theta), rope
     if take("pretraining_tp", 1) not in (1, None):
         raise InputError(f"{path}: pretraining_tp other than 1 is not supported.")
-    heads, width = take("num_attention_heads"), take("hidden_size")
+    activation = take("hidden_act", "silu")
+    if activation != "silu":
+        raise InputError(f"{path}: activation (hidden_act) {activation!r} is not supported (supported: silu).")
+    heads, width = _size(raw, "num_attention_heads"), _size(raw, "hidden_size")
     return LMConfig(
         family="llama",
-        vocabulary=take("vocab_size"),
+        vocabulary=_size(raw, "vocab_size"),
         d=width,
-        f=take("intermediate_size"),
+        f=_size(raw, "intermediate_size"),
         h=heads,
-        g=take("num_key_value_heads", None) or heads,
-        e=take("head_dim", None) or width // heads,
-        num_layers=take("num_hidden_layers"),
+        g=_size(raw, "num_key_value_heads", heads),
+        e=_size(raw, "head_dim", width // heads),
+        num_layers=_size(raw, "num_hidden_layers"),
         norm_eps=float(take("rms_norm_eps", 1e-6)),
         rope_theta=float(theta or 10_000.0),
         rope_scaling=_rope_scaling(scaling, path),
-        activation=take("hidden_act", "silu"),
+        activation=activation,
         tied_head=bool(take("tie_word_embeddings", False)),
         attention_bias=bool(take("attention_bias", False)),
         mlp_bias=bool(take("mlp_bias", False)),
-        max_length=take("max_position_embeddings", 2048),
-        eos_ids=_eos_ids(take("eos_token_id", None)),
+        max_length=_size(raw, "max_position_embeddings", 2048),
+        eos_ids=_eos_ids(take("eos_token_id", None), path),
         dtype=_dtype(raw),
     )
 
@@ -154,17 +177,15 @@ def from_hf(raw: dict, path: pathlib.Path = pathlib.Path("config.json")) -> LMCo
         )
     try:
         config = FAMILIES[family](raw, path)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: missing or malformed field {error}; is this a complete {family} config?") from error
     left = sorted(key for key, value in raw.items() if key not in IGNORED and value not in (None, False, {}, []))
     if left:
         raise InputError(f"{path}: unhandled config fields {', '.join(left)}: the model would be computed wrongly.")
-    sizes: dict[str, Any] = {
-        name: getattr(config, name) for name in ["vocabulary", "d", "f", "h", "g", "e", "num_layers"]
-    }
-    bad = [f"{name}={size}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]
-    if bad or config.h % config.g:
-        raise InputError(f"{path}: sizes are wrong: {', '.join(bad) or f'{config.h} heads over {config.g} kv heads'}.")
+    if config.h % config.g:
+        raise InputError(f"{path}: {config.h} attention heads cannot share {config.g} key/value heads evenly.")
+    if config.e % 2:
+        raise InputError(f"{path}: a head width (head_dim) of {config.e} cannot be turned by rope; it must be even.")
     return config
 
 
@@ -173,7 +194,7 @@ def read_config(folder: pathlib.Path) -> LMConfig:
     config = from_hf(_json(folder / "config.json"), folder / "config.json")
     generation = folder / "generation_config.json"
     if generation.exists():
-        extra = _eos_ids(_json(generation).get("eos_token_id"))
+        extra = _eos_ids(_json(generation).get("eos_token_id"), generation)
         config = dataclasses.replace(config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *extra))))
     return config
 

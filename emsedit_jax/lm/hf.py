@@ -151,6 +151,8 @@ def stored_dtype(folder: pathlib.Path) -> str:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 kind = file.get_slice(name).get_dtype()
                 tally[kind] = tally.get(kind, 0) + 1
+    if not tally:
+        raise InputError(f"{folder}: its safetensors files hold no weights; download or convert them again.")
     kind = max(tally, key=lambda key: tally[key])
     if kind not in DTYPES:
         raise InputError(f"{folder}: weights of type {kind} are not supported (supported: {', '.join(DTYPES)}).")

@@ -81,8 +81,8 @@ def train_batch(
     params: Params,
     deltas: Deltas,
     state: MetaState,
-    edit_prefix_btd: Float[Array, "b t d"],
-    equiv_prefix_btd: Float[Array, "b t d"],
+    edit_prefix_btd: Float[Array, "_b _t d"],
+    equiv_prefix_btd: Float[Array, "_b _t d"],
     task: EditTask,
 ) -> tuple[Deltas, MetaState, TrainAux]:
     """One batch of the trajectory: edit, take one loss at the weights after all steps, and add to the gradients.

@@ -53,8 +53,8 @@ def load(path: Path, sites: Sites) -> Deltas:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        saved = json.loads(metadata.get("sha256", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        saved = dict(json.loads(metadata.get("sha256", "{}")))
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); run the edits again.") from None
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} does not hold edits of this program (format {metadata.get('format')!r}).")
@@ -63,7 +63,8 @@ def load(path: Path, sites: Sites) -> Deltas:
     odd += [name for name in expected if name in arrays and arrays[name].shape != expected[name]]
     if odd:
         raise InputError(f"{path} holds edits of other sites or another model (for instance {odd[0]}).")
-    changed = [name for name, digest in digests(arrays).items() if saved.get(name) != digest]
+    found = digests(arrays)
+    changed = [name for name in expected if saved.get(name) != found[name] or arrays[name].dtype != np.float32]
     if changed:
         raise InputError(f"{path} is damaged: the bytes of {changed[0]} changed since they were saved; run again.")
     return tuple(jnp.stack([jnp.asarray(arrays[name]) for name in group.names]) for group in sites)

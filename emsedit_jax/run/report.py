@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,4 +122,6 @@ def _percent(value: float | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without control characters, which a model may say and a terminal would obey."""
+    shown = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
+    return " ".join(shown.split())

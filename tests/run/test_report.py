@@ -56,6 +56,12 @@ def test_examples_are_shown_as_said_and_in_one_line_each():
     assert lines == ["", "The capital of [bold]France[/] is  -> Rome", "  before Paris. It is", "  after  (nothing)"]
 
 
+def test_what_a_terminal_would_obey_is_not_shown():
+    example = report.Example("a\x1b[2Jb", "c", "\x9b1md\x07", "ü\x00\u200d🙂\n")
+    text = printed(report.print_examples, [example])
+    assert text == "\na [2Jb  -> c\n  before 1md\n  after  ü \u200d🙂\n"
+
+
 def test_the_curve_is_a_picture_with_the_three_colours(tmp_path):
     path = tmp_path / "curve.png"
     report.plot_curve(path, CURVE)

@@ -22,7 +22,7 @@ def test_every_config_passes_with_every_editor(name, editor):
 def test_published_defaults():
     emsedit, ultraedit = common.get_config().editor, common.get_config("editor=ultraedit").editor
     assert (emsedit.rank, emsedit.n_blocks, emsedit.lr, emsedit.meta_lr) == (1024, 4, 1e-6, 1e-5)
-    assert (emsedit.max_grad_norm, emsedit.batch_size, emsedit.reg_coef, emsedit.iters) == (1, 128, 0.5, 2)
+    assert (emsedit.max_grad_norm, emsedit.reg_coef, emsedit.iters) == (1, 0.5, 2)
     assert (ultraedit.lr, ultraedit.iters) == (1e-6, 1)
     assert zsre_llama.get_config().dataset.n_edits == 10
     assert common.get_config().dataset.n_edits == 20

@@ -1,0 +1,3 @@
+from tests.quick_compiles import quick_compiles
+
+__all__ = ["quick_compiles"]

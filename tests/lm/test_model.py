@@ -1,0 +1,73 @@
+import ml_dtypes
+import numpy as np
+import pytest
+
+from emsedit_jax.lm.model import host, load_lm, load_tokenizer
+from tests.lm.tiny_folder import tensors, write, write_tokenizer
+from tests.refusals import refused
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = write(tmp_path_factory.mktemp("tiny"), tensors(ml_dtypes.bfloat16), eos_token_id=3)
+    write_tokenizer(folder)
+    return folder
+
+
+def logits(lm, tokens, mask=None):
+    tokens = np.array([tokens], np.int32)
+    return np.asarray(lm.logits(tokens, np.ones_like(tokens) if mask is None else np.array([mask], np.int32)))[0]
+
+
+def test_a_folder_becomes_config_params_and_tokenizer(folder):
+    lm = load_lm(folder)
+    assert (lm.folder, lm.config.eos_ids, lm.config.num_layers) == (folder, (3,), 1)
+    assert lm.tokenizer("w4 w7")["input_ids"] == [4, 7]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("auto", "bfloat16"), ("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float16")]
+)
+def test_dtype(folder, asked, kept):
+    lm = load_lm(str(folder), asked)
+    assert lm.config.dtype == kept
+    assert lm.params["layers"][0]["mlp"]["gate"]["w"].dtype.name == kept
+
+
+def test_bf16_files_computed_in_float32_differ_from_bf16_by_rounding_alone(folder):
+    rough, exact = (logits(load_lm(folder, dtype), [1, 2, 3]) for dtype in ("auto", "float32"))
+    assert rough.dtype == exact.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_masked_columns_are_not_seen(folder):
+    lm = load_lm(folder, "float32")
+    whole = logits(lm, [1, 2, 3, 4, 5])
+    padded = logits(lm, [1, 2, 3, 9, 9], [1, 1, 1, 0, 0])
+    np.testing.assert_allclose(padded[:3], whole[:3], atol=1e-5)
+    gap = logits(lm, [1, 7, 3, 4, 5], [1, 0, 1, 1, 1])
+    other = logits(lm, [1, 8, 3, 4, 5], [1, 0, 1, 1, 1])
+    np.testing.assert_allclose(gap[2:], other[2:], atol=1e-6)
+
+
+def test_an_unknown_dtype(folder):
+    with refused("'bfloat'", "Did you mean 'bfloat16'", "auto"):
+        load_lm(folder, "bfloat")
+
+
+def test_a_folder_without_a_tokenizer(tmp_path):
+    with refused(str(tmp_path), "tokenizer.json"):
+        load_lm(write(tmp_path, tensors()))
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model": {"type": "Unheard"}}'])
+def test_a_broken_tokenizer_is_named(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with refused(str(tmp_path), "tokenizer cannot be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_host_arrays_are_numpy_s(folder):
+    weight = host(load_lm(folder, "float32").params["norm"]["w"])
+    assert type(weight) is np.ndarray
+    np.testing.assert_array_equal(weight, tensors(ml_dtypes.bfloat16)["model.norm.weight"].astype(np.float32))

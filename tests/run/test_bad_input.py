@@ -1,0 +1,130 @@
+"""What a person gets wrong: one line on stderr, exit code 2, and nothing written."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.run import tiny
+
+
+def refused(capsys, said, *args):
+    """One line, exit code 2."""
+    capsys.readouterr()
+    assert tiny.call(*args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert said in error
+
+
+BAD_ROWS = {
+    "nothing": ("", "not JSON at line 1"),
+    "half": ('[{"src": "a', "not JSON at line 1, column"),
+    "object": ("{}", "it holds an object, not a list of rows"),
+    "field": ("[{row}, {field}]", "row 1: field 'src' is missing"),
+    "answer": ("[{row}, {row}, {answer}]", "row 2: field 'ans' is empty"),
+}
+
+
+@pytest.mark.parametrize("role", ["train", "valid"])
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_bad_data_are_named_by_file_row_and_field(tmp_path, capsys, role, kind):
+    good = json.loads((tiny.DATA / "zsre_eval.json").read_text())[0]
+    bad = {
+        "{row}": good,
+        "{field}": {name: value for name, value in good.items() if name != "src"},
+        "{answer}": good | {"ans": " "},
+    }
+    text, said = BAD_ROWS[kind]
+    for name, row in bad.items():
+        text = text.replace(name, json.dumps(row))
+    file, workdir = tmp_path / "mine.json", tmp_path / "run"
+    file.write_text(text)
+    flags = tiny.flags(f"--config.dataset.{role}_path={file}", f"--workdir={workdir}")
+    refused(capsys, said, *flags)
+    refused(capsys, str(file), *flags)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (f"--config.dataset.valid_path={tiny.DATA / 'zsre_evl.json'}", "Did you mean 'zsre_eval.json'"),
+        ("--config.dataset.train_path=", "--config.dataset.train_path is empty"),
+        ("--config.dataset.n_edits=31", "num_seq=2 x n_edits=31 = 62 rows are needed, but there are 60"),
+        ("--config.dataset.name=zrse", "--config.dataset.name=zrse: must be one of zsre, worldfacts. Did you mean"),
+        ("--config.editor.name=emsedt", "--config.editor.name=emsedt: must be one of emsedit, ultraedit. Did you"),
+        ("--config.model.name_or_path=smollm2-135b", "Did you mean 'smollm2-135m'"),
+        ("--config.model.edit_modules=('model.layers.{1..2}.mlp.gate_prj',)", "Did you mean 'model.layers.1.mlp.gate"),
+        ("--config.model.edit_modules=('model.layers.{4..5}.mlp.up_proj',)", "'model.layers.5.mlp.up_proj' matches no"),
+    ],
+)
+def test_what_does_not_exist_is_told_with_what_does(tmp_path, capsys, flag, said):
+    refused(capsys, said, *tiny.flags(flag, f"--workdir={tmp_path / 'run'}"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_tokenises_to_nothing_is_named(tmp_path, capsys):
+    model = shutil.copytree(tiny.MODEL, tmp_path / "model")
+    tokenizer = tiny.read(model / "tokenizer.json")
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": " #"}, "content": ""}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    rows = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:8]
+    rows[5]["ans"] = "#"
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    paths = [f"--config.model.name_or_path={model}", f"--config.dataset.valid_path={tmp_path / 'mine.json'}"]
+    said = "mine.json row 5 (edit): the answer '#' tokenises to nothing"
+    refused(capsys, said, *tiny.flags(*paths, f"--workdir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_written_over(finished, capsys):
+    before = tiny.files(finished)
+    refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}"))
+    refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}", "--config.seed=1"))
+    assert tiny.files(finished) == before
+
+
+@pytest.mark.parametrize("editor", ["emsedit", "ultraedit"])
+def test_a_run_that_diverges_names_the_batch_and_saves_no_edits(tmp_path, capsys, editor):
+    folder = tmp_path / "run"
+    assert tiny.call(*tiny.flags("--config.editor.lr=1e30", f"--workdir={folder}", editor=editor)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert f"{'train' if editor == 'emsedit' else 'edit'} batch 0: " in said[0]
+    assert "diverged" in said[0]
+    left = {file.name for file in folder.iterdir()}
+    assert left <= {"config.json", "metrics.jsonl"}
+
+
+def damaged(folder):
+    path = folder / "edits.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "more", "said"),
+    [
+        (damaged, [], "edits.safetensors is damaged: the bytes of model.layers."),
+        (lambda folder: (folder / "edits.safetensors").unlink(), [], "has saved no edits; run --mode=train first"),
+        (
+            lambda folder: None,
+            ["--config.model.edit_modules=('model.layers.2.mlp.gate_proj',)"],
+            "holds edits of other sites or another model (for instance model.layers.",
+        ),
+        (lambda folder: (folder / "config.json").unlink(), None, "holds no run (no config.json)"),
+        (lambda folder: (folder / "config.json").write_text("{"), None, "config.json"),
+        (lambda folder: (folder / "config.json").write_text('{"num_seq": 1}'), None, "--config.seed is missing"),
+    ],
+)
+def test_edits_that_cannot_be_scored(finished, tmp_path, capsys, harm, more, said):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    harm(folder)
+    before = tiny.files(folder)
+    named = [] if more is None else tiny.flags(*more)
+    refused(capsys, said, "--mode=eval", f"--workdir={folder}", *named)
+    assert tiny.files(folder) == before

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emsedit_jax.data.batching import KINDS, EditPlan
+from emsedit_jax.data.packing import pack, plan_shape
+from emsedit_jax.data.scoring import plan_scoring
+from emsedit_jax.data.tokens import TokenItem
+from emsedit_jax.edit.sites import resolve
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm.generate import greedy
+from emsedit_jax.lm.model import load_lm
+from emsedit_jax.run import score
+from emsedit_jax.run.prefixes import PrefixStore
+from tests.run import tiny
+
+PROMPTS = {  # kind -> prompts of the one batch, of many lengths
+    "edit": [(1, 20, 30), (1, 7, 8, 9, 10, 11, 12, 13), (1, 300)],
+    "equiv": [(1, 40, 50, 60, 70), (1, 41), (1, 42, 43)],
+    "unrel": [(1, 90, 91, 92), (1, 93, 94)],
+}
+COUNTS = {"edit": [1, 4, 3], "equiv": [2, 4, 1], "unrel": [4, 3]}  # tokens of its answer
+WRONG = {"edit": [False, True, False], "equiv": [True, False, True], "unrel": [False, True]}  # its last token
+EXPECTED = {"ES": [1, 3 / 4, 1], "GS": [1 / 2, 1, 0], "LS": [1, 2 / 3]}
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return load_lm(tiny.MODEL)
+
+
+@pytest.fixture(scope="module")
+def sites(lm):
+    return resolve(lm.config, tiny.SITES)
+
+
+@pytest.fixture(scope="module")
+def edited(sites):
+    keys = jax.random.split(jax.random.key(3), len(sites))
+    return tuple(0.5 * jax.random.normal(key, zero.shape) for key, zero in zip(keys, no_edit(sites), strict=True))
+
+
+def answers(lm, sites, deltas):
+    """Plan of a batch whose answers are what the model itself goes on with, but for the last token where `WRONG`."""
+    items = {}
+    for kind, prompts in PROMPTS.items():
+        said = greedy(lm.config, lm.params, prompts, 4, sites, deltas)
+        items[kind] = []
+        for prompt, tokens, wrong, count in zip(prompts, said, WRONG[kind], COUNTS[kind], strict=True):
+            labels = [*tokens[:count]]
+            assert len(labels) == count
+            if wrong:
+                labels[-1] = (labels[-1] + 1) % lm.config.vocabulary
+            items[kind].append(TokenItem((*prompt, *labels[:-1]), tuple(labels), len(prompt)))
+    shapes = {kind: plan_shape([found], "ans") for kind, found in items.items()}
+    return EditPlan(np.zeros((1, 3), np.int32), shapes, 1, "ans", [[]], {kind: [items[kind]] for kind in KINDS})
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
+@pytest.mark.parametrize("with_edits", [False, True])
+def test_scores_are_the_shares_of_what_the_model_says(lm, sites, edited, with_edits, batch_tokens):
+    deltas = edited if with_edits else no_edit(sites)
+    plan = plan_scoring(answers(lm, sites, deltas), batch_tokens)
+    prefixes = PrefixStore(lm.config, sites, lm.params, 64)
+    for _ in range(2):  # the second time from kept prefixes
+        found = score.score_edits(lm.config, sites, lm.params, deltas, plan, 0, prefixes)
+        assert {name: values.tolist() for name, values in found.items()} == EXPECTED
+    assert prefixes.hits == prefixes.misses == len(plan.cuts[0])
+
+
+def test_edits_change_what_is_right(lm, sites, edited):
+    plan = plan_scoring(answers(lm, sites, no_edit(sites)), 4096)
+    prefixes = PrefixStore(lm.config, sites, lm.params, 64)
+    found = score.score_edits(lm.config, sites, lm.params, edited, plan, 0, prefixes)
+    assert {name: values.tolist() for name, values in found.items()} != EXPECTED
+
+
+def test_shares_come_in_the_order_the_prompts_were_given():
+    items = [TokenItem((1, 2, 3), (3, 4), 2), TokenItem((1, 2, 3, 4, 5), (4, 5, 6), 3), TokenItem((1,), (9,), 1)]
+    batch = pack(items, 1, "ans", plan_shape([items], "ans"))
+    assert batch.item_a.tolist() == [1, 1, 1, 0, 0, 2, -1, -1]  # longest first; padding at the end
+    right_a = jnp.array([True, False, True, True, False, True, True, True])
+    np.testing.assert_array_equal(score.per_item(right_a, batch), [1 / 2, 2 / 3, 1])
+    np.testing.assert_array_equal(score.per_item(~right_a, batch), [1 / 2, 1 / 3, 0])
+
+
+def test_means_are_over_prompts_not_over_batches():
+    batches = [
+        {"ES": np.array([1.0, 0.0, 0.5]), "GS": np.array([1.0]), "LS": np.array([0.0, 0.0])},
+        {"ES": np.array([0.5]), "GS": np.array([0.5, 0.0, 0.5]), "LS": np.array([0.25, 0.75])},
+    ]
+    assert score.means(batches) == {"ES": 50.0, "GS": 50.0, "LS": 25.0}

@@ -1,0 +1,66 @@
+"""Whole runs in seconds: the command line, in this process, on the tiny recorded Llama and the recorded facts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import launch
+from emsedit_jax.run import cli
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "tests/golden/models/llama"
+DATA = ROOT / "tests/golden/data/zsre"
+SITES = ("model.layers.3.mlp.gate_proj", "model.layers.4.mlp.gate_proj")  # the last of five: the least to compile
+
+
+def flags(*more: str, editor: str = "emsedit") -> list[str]:
+    """Two batches of four facts; `more` flags come last, so they win."""
+    sizes = ["--config.editor.rank=8", "--config.editor.n_blocks=1"] if editor == "emsedit" else []
+    return [
+        f"--config={ROOT / 'configs/quickstart.py'}:editor={editor}",
+        f"--config.model.name_or_path={MODEL}",
+        "--config.model.edit_modules=('model.layers.{3..4}.mlp.gate_proj',)",
+        "--config.dataset.name=zsre",
+        f"--config.dataset.train_path={DATA / 'zsre_train.json'}",
+        f"--config.dataset.valid_path={DATA / 'zsre_eval.json'}",
+        "--config.dataset.n_edits=4",
+        "--config.num_seq=2",
+        "--config.editor.lr=0.05",  # large enough that a random model's answers change
+        "--config.eval.examples=2",
+        "--config.eval.max_new_tokens=4",
+        "--noconfig.compile_cache",  # where programs are kept is a setting of the whole process
+        *sizes,
+        *more,
+    ]
+
+
+def command(*more: str, editor: str = "emsedit") -> cli.Command:
+    """What the flags ask for, checked."""
+    return cli.read(["launch.py", *flags(*more, editor=editor)])
+
+
+def call(*args: str) -> int:
+    """`python launch.py ARGS`, in this process; returns the exit code."""
+    return cli.exit_code(launch.main, ["launch.py", *args])
+
+
+def train(workdir: Path, *more: str, editor: str = "emsedit") -> dict[str, Any]:
+    """A whole run into `workdir`; returns its summary."""
+    assert call(*flags(f"--workdir={workdir}", *more, editor=editor)) == 0
+    return read(workdir / "summary.json")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(workdir: Path) -> list[dict[str, Any]]:
+    """The metrics, step by step."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that lies in a folder."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
