@@ -12,14 +12,20 @@ import ml_collections
 
 from configs import common
 
-LR = {"emsedit": 1e-3, "ultraedit": 1e-3}  # initial eta: this model's keys are shorter than an 8B model's
+# Chosen on rows 200 to 299 of the training facts. High layers, because facts of one relation are asked in almost the same
+# words, and low in the model their keys are too much alike; small steps and four of them, for the same reason.
+SITES = ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj")
+ITERS = 4
+LR = {"emsedit": 1.2e-4, "ultraedit": 1.2e-4}  # initial eta: this model's keys are shorter than an 8B model's
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = common.get_config(arg)
     config.num_seq = 10
     config.dataset.n_edits = 10
+    config.model.edit_modules = SITES
     config.editor.lr = LR[config.editor.name]
+    config.editor.iters = ITERS
     if config.editor.name == "emsedit":
         config.editor.rank = 256
     return config

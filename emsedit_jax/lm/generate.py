@@ -35,6 +35,8 @@ def greedy(
     """
     if not prompts:
         return []
+    if deltas is not None and not sites:
+        raise InputError("deltas are given without the sites they belong to.")
     if any(len(prompt) == 0 for prompt in prompts):
         raise InputError("cannot continue an empty prompt; give it at least one token.")
     width = -(-max(map(len, prompts)) // _COLUMNS) * _COLUMNS

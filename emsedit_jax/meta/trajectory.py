@@ -88,6 +88,7 @@ def train_batch(
     """One batch of the trajectory: edit, take one loss at the weights after all steps, and add to the gradients.
 
     The loss's weight gradient serves every step's network; the running sum is clipped after each. No optimiser step.
+    The gradients of the `state` given are donated: do not use that state again.
     """
     deltas, state, auxes = edit_batch(editor, params, deltas, state, edit_prefix_btd, task)
     drift_coef = learning.reg_coef**editor.method.drift_power
@@ -104,6 +105,9 @@ def train_batch(
 
 
 def finish(learning: Learning, state: MetaState) -> MetaState:
-    """The optimiser's one step at the end of a trajectory; the accumulated gradient starts anew."""
+    """The optimiser's one step at the end of a trajectory; the accumulated gradient starts anew.
+
+    The networks and moments of the `state` given are donated: do not use that state again.
+    """
     thetas, opt_state = adam_step(learning.meta_lr, state.thetas, state.opt_state, state.grads)
     return MetaState(thetas, state.stats, opt_state, jax.tree.map(jnp.zeros_like, state.grads))

@@ -42,13 +42,18 @@ def save(path: Path, sites: Sites, deltas: Deltas, model_name: str) -> dict[str,
     return found
 
 
+def check_present(path: Path) -> None:
+    """Cheap, so that it can be asked before a model is loaded. Raises InputError where there is no such file."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: this run has saved no edits; run --mode=train first.")
+
+
 def load(path: Path, sites: Sites) -> Deltas:
     """The edits in `path`, for exactly these sites.
 
     Raises InputError for a missing or damaged file, other sites, other shapes, or bytes that changed since saving.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing: this run has saved no edits; run --mode=train first.")
+    check_present(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -88,8 +88,9 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 
 def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
     """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there."""
-    run = prepare(config, training=False)
     folder = Workdir(path)
+    edits.check_present(folder.edits)
+    run = prepare(config, training=False)
     deltas = edits.load(folder.edits, run.editor.sites)
     say("edits", str(folder.edits))
     unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")

@@ -17,7 +17,8 @@ SITES = ("model.layers.3.mlp.gate_proj", "model.layers.4.mlp.gate_proj")  # the 
 
 def flags(*more: str, editor: str = "emsedit") -> list[str]:
     """Two batches of four facts; `more` flags come last, so they win."""
-    sizes = ["--config.editor.rank=8", "--config.editor.n_blocks=1"] if editor == "emsedit" else []
+    small = ["--config.editor.rank=8", "--config.editor.n_blocks=1", "--config.editor.iters=2"]
+    sizes = small if editor == "emsedit" else ["--config.editor.iters=1"]
     return [
         f"--config={ROOT / 'configs/quickstart.py'}:editor={editor}",
         f"--config.model.name_or_path={MODEL}",
