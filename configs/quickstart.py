@@ -16,7 +16,7 @@ from configs import common
 # words, and low in the model their keys are too much alike; small steps and four of them, for the same reason.
 SITES = ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj")
 ITERS = 4
-LR = {"emsedit": 1.2e-4, "ultraedit": 1.2e-4}  # initial eta: this model's keys are shorter than an 8B model's
+LR = {"emsedit": 2e-4, "ultraedit": 2e-4}  # initial eta: this model's keys are shorter than an 8B model's
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
