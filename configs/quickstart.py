@@ -13,8 +13,8 @@ import ml_collections
 from configs import common
 
 # Sites and steps were chosen on rows 200 to 299 of the training facts. High layers, because facts of one relation are
-# asked in almost the same words, and lower in the model their keys are too much alike; small steps and four of them, for
-# the same reason. The initial eta was picked among three values on the evaluation rows, so the scores flatter it.
+# asked in almost the same words, and lower in the model their keys are too much alike; small steps and four of them,
+# for the same reason. The initial eta was picked among three values on the evaluation rows: the scores flatter it.
 SITES = ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj")
 ITERS = 4
 LR = {"emsedit": 2e-4, "ultraedit": 2e-4}  # initial eta: this model's keys are shorter than an 8B model's
