@@ -1,4 +1,4 @@
-"""For tests that compile many programs which then run for microseconds; the parity tests run fully optimised ones."""
+"""For tests that compile many programs which then run for microseconds: compiling is all their time."""
 
 from collections.abc import Iterator
 

@@ -15,6 +15,7 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.run import workdir
 from emsedit_jax.types import Deltas, Sites
 
+KEY = "emsedit_jax"
 FORMAT = "emsedit-jax edits 1"
 
 
@@ -36,9 +37,9 @@ def save(path: Path, sites: Sites, deltas: Deltas, model_name: str) -> dict[str,
     """Writes the edits whole or not at all; returns the digests that the file carries too."""
     arrays = named(sites, deltas)
     found = digests(arrays)
-    metadata = {"format": FORMAT, "model": model_name, "layout": "[inputs, outputs]", "sha256": json.dumps(found)}
-    with workdir.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+    about = {"format": FORMAT, "model": model_name, "layout": "[inputs, outputs]", "sha256": found}
+    with workdir.replacing(path) as temporary:  # one key of metadata: several are written in an order that varies
+        save_file(arrays, temporary, metadata={KEY: json.dumps(about, sort_keys=True)})
     return found
 
 
@@ -56,13 +57,13 @@ def load(path: Path, sites: Sites) -> Deltas:
     check_present(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            about = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        saved = dict(json.loads(metadata.get("sha256", "{}")))
+        saved = dict(about.get("sha256", {}))
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); run the edits again.") from None
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} does not hold edits of this program (format {metadata.get('format')!r}).")
+    if about.get("format") != FORMAT:
+        raise InputError(f"{path} does not hold edits of this program (format {about.get('format')!r}).")
     expected = {name: (group.k, group.v) for group in sites for name in group.names}
     odd = sorted(arrays.keys() ^ expected.keys())
     odd += [name for name in expected if name in arrays and arrays[name].shape != expected[name]]

@@ -82,9 +82,10 @@ def _records(config: ml_collections.ConfigDict, role: records.Role) -> list[reco
     found = records.load(dataset.name, path, role=role, limit=dataset.limit or None)
     wanted = config.num_seq * dataset.n_edits
     if wanted > len(found):
+        limited = f" (--config.dataset.limit={dataset.limit})" if dataset.limit else ""
         raise InputError(
             f"{path}: num_seq={config.num_seq} x n_edits={dataset.n_edits} = {wanted} rows are needed, but there are "
-            f"{len(found)}; lower --config.num_seq or --config.dataset.n_edits, or give more rows."
+            f"{len(found)}{limited}; lower --config.num_seq or --config.dataset.n_edits, or give more rows."
         )
     return found
 

@@ -1,9 +1,11 @@
 """Every recorded run is a parameter: `case` is any, `trained_case` one with a training, `recorded_model` a model."""
 
-import jax
 import pytest
 
 from tests.parity import golden
+from tests.quick_compiles import quick_compiles
+
+__all__ = ["quick_compiles"]
 
 
 def pytest_generate_tests(metafunc):
@@ -24,12 +26,3 @@ def case(request) -> golden.Case:
 @pytest.fixture
 def trained_case(request) -> golden.Case:
     return golden.load(request.param)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Tiny models are computed in no time but compiled for long: most of the compiler's optimisations are left out."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

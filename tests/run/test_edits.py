@@ -39,9 +39,9 @@ def test_digests_are_of_the_bytes_and_in_the_file_too(tmp_path):
     found = edits.save(path, SITES, DELTAS, "a model")
     assert found["layers.1.up"] == hashlib.sha256(np.arange(6, 12, dtype="<f4").tobytes()).hexdigest()
     size = int.from_bytes(path.read_bytes()[:8], "little")
-    metadata = json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"]
-    assert json.loads(metadata["sha256"]) == found
-    assert metadata["model"] == "a model"
+    about = json.loads(json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"][edits.KEY])
+    assert about["sha256"] == found
+    assert about["model"] == "a model"
 
 
 def test_loaded_edits_are_the_saved_ones(path):
@@ -108,8 +108,8 @@ def test_edits_of_other_sites_are_refused(path):
 
 def test_numbers_of_another_type_are_refused(path):
     arrays = {name: value.view(np.int32) for name, value in edits.named(SITES, DELTAS).items()}
-    metadata = {"format": edits.FORMAT, "sha256": json.dumps(edits.digests(arrays))}
-    save_file(arrays, path, metadata=metadata)
+    about = {"format": edits.FORMAT, "sha256": edits.digests(arrays)}
+    save_file(arrays, path, metadata={edits.KEY: json.dumps(about)})
     with pytest.raises(InputError, match=r"edits\.safetensors"):
         edits.load(path, SITES)
 
