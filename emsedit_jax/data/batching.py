@@ -31,6 +31,7 @@ class EditPlan:
     token: str  # token rule
     drawn: Sequence[Sequence[EditRecord]]  # [num_batches][n_edits]
     items: Mapping[str, Sequence[Sequence[TokenItem]]]  # kind -> [num_batches][prompts]
+    pass_tokens: int | None = None  # tokens of a pass; a kind with more comes in several. None: always one
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -39,8 +40,16 @@ class EditPlan:
         """The j-th batch, packed. Raises: IndexError past the end, so a plan can be looped over."""
         return EditTask(**{kind: self._pack(kind, self.items[kind][j]) for kind in KINDS})
 
-    def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
-        return pack(items, self.batch_size, self.token, self.shapes[kind])
+    def _pack(self, kind: str, items: Sequence[TokenItem]) -> tuple[Batch, ...]:
+        return tuple(
+            _owned(pack([items[m] for m in places], self.batch_size, self.token, self.shapes[kind]), places)
+            for places in cut_passes(items, self.batch_size, self.pass_tokens)
+        )
+
+    def part(self, start: int, stop: int) -> EditPlan:
+        """Only the batches from `start` to `stop` (excluded), in the same shapes."""
+        items = {kind: batches[start:stop] for kind, batches in self.items.items()}
+        return dataclasses.replace(self, rows=self.rows[start:stop], drawn=self.drawn[start:stop], items=items)
 
     def records(self, j: int) -> Sequence[EditRecord]:
         """The records of batch j, in the order drawn."""
@@ -69,6 +78,7 @@ def plan_tasks(
     seed: int | None = None,
     rows: np.ndarray | None = None,
     max_tokens: int | None = None,
+    pass_tokens: int | None = None,
 ) -> EditPlan:
     """Draws batches without replacement, tokenises them and plans one shape for each kind.
 
@@ -82,6 +92,7 @@ def plan_tasks(
       seed: of the draw; None for file order.
       rows: int [num_batches, n_edits], places in `records`: repeats a recorded draw instead.
       max_tokens: the longest prompt with answer that the model takes.
+      pass_tokens: tokens of a pass; a kind of a batch with more comes in several. None: always in one.
 
     Raises: InputError for too few records, sizes below 1, an unknown token rule, rows that are no such draw, and cues
       that tokenise to nothing or are too long.
@@ -92,8 +103,10 @@ def plan_tasks(
     rows = _draw(records, n_edits, num_batches, seed) if rows is None else _replay(rows, records, n_edits, num_batches)
     drawn = [[records[row] for row in batch] for batch in rows.tolist()]
     items = {kind: _tokenize_kind(drawn, kind, tokenizer, max_tokens) for kind in KINDS}
-    shapes = {kind: plan_shape(items[kind], token) for kind in KINDS}
-    return EditPlan(rows=rows, shapes=shapes, batch_size=batch_size, token=token, drawn=drawn, items=items)
+    plan = EditPlan(
+        rows=rows, shapes={}, batch_size=batch_size, token=token, drawn=drawn, items=items, pass_tokens=pass_tokens
+    )
+    return share_shapes(plan)[0]
 
 
 def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
@@ -104,8 +117,45 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     rules = {plan.token for plan in plans}
     if len(rules) != 1:
         raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
-    shapes = {kind: plan_shape([items for plan in plans for items in plan.items[kind]], *rules) for kind in KINDS}
+    shapes = {kind: plan_shape([one for plan in plans for one in _passes(plan, kind)], *rules) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
+
+
+def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:
+    """The prompts of every pass of a kind, batch after batch."""
+    return [
+        [items[m] for m in places]
+        for items in plan.items[kind]
+        for places in cut_passes(items, plan.batch_size, plan.pass_tokens)
+    ]
+
+
+def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: int | None) -> list[list[int]]:
+    """Places of the prompts of each pass: whole micro-batches, in their order, of together at most `pass_tokens`.
+
+    A micro-batch with more is a pass of its own. A batch that fits one pass keeps the order that it was given in.
+    """
+    if pass_tokens is None or sum(len(item.tokens) for item in items) <= pass_tokens:
+        return [list(range(len(items)))]
+    order = sorted_order(items).tolist()
+    passes: list[list[int]] = [[]]
+    held = 0
+    for start in range(0, len(order), micro_batch_size):
+        micro_batch = order[start : start + micro_batch_size]
+        tokens = sum(len(items[m].tokens) for m in micro_batch)
+        if passes[-1] and held + tokens > pass_tokens:
+            passes.append([])
+            held = 0
+        passes[-1] += micro_batch
+        held += tokens
+    return passes
+
+
+def _owned(batch: Batch, places: Sequence[int]) -> Batch:
+    """The batch with `item_a` counting in the whole edit batch instead of in its pass."""
+    item_a = np.asarray(batch.item_a)
+    whole_a = np.where(item_a >= 0, np.asarray(places, np.int32)[np.maximum(item_a, 0)], -1).astype(np.int32)
+    return dataclasses.replace(batch, item_a=whole_a)
 
 
 def _draw(records: Sequence[EditRecord], n_edits: int, num_batches: int | None, seed: int | None) -> np.ndarray:

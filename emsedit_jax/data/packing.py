@@ -68,11 +68,14 @@ def first_fit(lengths: Sequence[int], t: int) -> Places:
     return places
 
 
-def pack(items: Sequence[TokenItem], micro_batch_size: int, token_rule: str, shape: PackShape) -> Batch:
+def pack(
+    items: Sequence[TokenItem], micro_batch_size: int, token_rule: str, shape: PackShape, *, compare: bool = False
+) -> Batch:
     """Packs prompts into one `Batch` of numpy arrays (int32, float32, bool).
 
     Prompts are sorted (`sorted_order`) and placed first-fit; answer and captured rows come prompt after prompt in
     sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`.
+    With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels.
 
     Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
     """
@@ -107,7 +110,16 @@ def pack(items: Sequence[TokenItem], micro_batch_size: int, token_rule: str, sha
         item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
         capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
         captured_n=np.arange(shape.n) < sum(map(len, captured)),
+        versus_a=_filled("a", [_versus(item) for item in ranked], shape.a, NO_LABEL, np.int32) if compare else None,
     )
+
+
+def _versus(item: TokenItem) -> Sequence[int]:
+    """What each label of the item is compared with."""
+    versus = item.versus or (NO_LABEL,) * len(item.labels)
+    if len(versus) != len(item.labels):
+        raise ValueError(f"{len(item.labels)} labels cannot be compared with {len(versus)}: see scoring.contest")
+    return versus
 
 
 def _row_weights(counts: Sequence[int], micro_batch_size: int) -> Float[np.ndarray, " items"]:

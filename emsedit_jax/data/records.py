@@ -1,28 +1,26 @@
-"""Files of facts -> `EditRecord`s: one row of `READERS` per data set, and bad rows named with file, row and field.
+"""Files of facts -> `EditRecord`s: any data set of `READERS`, and bad rows named with file, row and field.
 
-Rows count from 0, in messages as in `EditRecord.source`. Whether a file is read as training or as evaluation rows is
-decided by the caller's `role`, never by the file's name.
+Rows count from 0, in messages as in `EditRecord.source`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+import numpy as np
+
+from emsedit_jax.data.fields import RowFault, hint, kind
+from emsedit_jax.data.readers import READERS, Cue, Draw, Reader, Role
 from emsedit_jax.errors import InputError, near
 
-Role = Literal["train", "eval"]
+__all__ = ["READERS", "Cue", "EditRecord", "Role", "counted", "load", "parse_rows"]
 
-
-@dataclass(frozen=True)
-class Cue:
-    """A prompt and the answer that should follow it (without the space between them)."""
-
-    prompt: str
-    answer: str
+RowRange = tuple[int, int | None]  # start and stop, stop excluded; None: to the end of the file
 
 
 @dataclass(frozen=True)
@@ -36,139 +34,14 @@ class EditRecord:
     source: str  # "zsre_eval.json row 12", for messages
 
 
-class Cues(NamedTuple):
-    """What a reader takes from one row; `load` adds the source."""
-
-    edit: Cue
-    equiv: tuple[Cue, ...]
-    unrel: tuple[Cue, ...]
-    subject: str
-
-
-class Reader(NamedTuple):
-    """How a data set is stored, and the function from a row of it to its cues."""
-
-    parse: Callable[[str], list[Any]]  # file text -> rows; ValueError if it is not of that format
-    cues: Callable[[dict, Role], Cues]  # raises RowFault
-
-
-class RowFault(ValueError):
-    """What is wrong with one row, said without file and row number."""
-
-
-# ---------------------------------------------------------------------------------------------- fields of a row
-
-
-def _kind(value: Any) -> str:
-    """The value's type in the words of JSON."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    """The nearest known names, in brackets inside a sentence."""
-    close = near(name, known).strip()
-    return f" ({close})" if close else ""
-
-
-def _field(row: Any, field: str, where: str = "") -> Any:
-    if not isinstance(row, dict):
-        raise RowFault(f"{where.rstrip('.') or 'the row'} is {_kind(row)}, not an object")
-    if field not in row:
-        raise RowFault(f"field '{where}{field}' is missing{_hint(field, row)}")
-    return row[field]
-
-
-def _string(value: Any, path: str) -> str:
-    if not isinstance(value, str):
-        raise RowFault(f"field '{path}' is {_kind(value)}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, written as \\ud83d: no tokenizer takes it
-        raise RowFault(f"field '{path}' holds half a Unicode character") from None
-    return value
-
-
-def _full(value: Any, path: str) -> str:
-    if not _string(value, path).strip():
-        raise RowFault(f"field '{path}' is empty")
-    return value
-
-
-def text(row: Any, field: str, where: str = "") -> str:
-    """The field's text, which must not be blank. `where` is the path to `row` inside its row, such as "unrelated[0].".
-
-    Raises: RowFault.
-    """
-    return _full(_field(row, field, where), where + field)
-
-
-def first(row: Any, field: str) -> Any:
-    """The first entry of a field that holds a list. Raises: RowFault if it is no list, or an empty one."""
-    value = _field(row, field)
-    if not isinstance(value, list):
-        raise RowFault(f"field '{field}' is {_kind(value)}, not a list")
-    if not value:
-        raise RowFault(f"field '{field}' is an empty list")
-    return value[0]
-
-
-# ---------------------------------------------------------------------------------------------- the data sets
-
-
-def zsre(row: dict, role: Role) -> Cues:
-    """zsRE as in MEND: the unrelated question is stored without its question mark, the others with it."""
-    answer = text(row, "ans")
-    return Cues(
-        edit=Cue(text(row, "src"), answer),
-        equiv=(Cue(text(row, "rephrase"), answer),),
-        unrel=(Cue(text(row, "loc") + "?", text(row, "loc_ans")),),
-        subject=_string(_field(row, "subject"), "subject"),
-    )
-
-
-def worldfacts(row: dict, role: Role) -> Cues:
-    """The embedded facts: `answer_new` is what to write; the first paraphrase and unrelated prompt are taken."""
-    answer = text(row, "answer_new")
-    paraphrase = _full(first(row, "paraphrases"), "paraphrases[0]")
-    unrelated = first(row, "unrelated")
-    return Cues(
-        edit=Cue(text(row, "prompt"), answer),
-        equiv=(Cue(paraphrase, answer),),
-        unrel=(Cue(text(unrelated, "prompt", "unrelated[0]."), text(unrelated, "answer", "unrelated[0].")),),
-        subject=_string(_field(row, "subject"), "subject"),
-    )
-
-
-def _json_list(content: str) -> list[Any]:
-    rows = json.loads(content)
-    if not isinstance(rows, list):
-        raise ValueError(f"it holds {_kind(rows)}, not a list of rows")
-    return rows
-
-
-def _json_lines(content: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):  # splitlines would also cut at U+2028 inside a text
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"it is not JSON at line {number}, column {error.colno}: {error.msg}") from None
-    return rows
-
-
-READERS: dict[str, Reader] = {
-    "zsre": Reader(_json_list, zsre),
-    "worldfacts": Reader(_json_lines, worldfacts),
-}
-
-
-# ---------------------------------------------------------------------------------------------- files
-
-
 def load(
-    name: str, path: str | Path, *, role: Role, limit: int | None = None, rows: tuple[int, int] | None = None
+    name: str,
+    path: str | Path,
+    *,
+    role: Role,
+    limit: int | None = None,
+    rows: RowRange | None = None,
+    seed: int = 0,
 ) -> list[EditRecord]:
     """Reads the facts of one file, in file order.
 
@@ -178,11 +51,15 @@ def load(
       role: whether they are to train on or to evaluate with; some data sets read a row differently.
       limit: at most so many records.
       rows: (start, stop): only these rows of the file, stop excluded. Rows outside are not looked at.
+      seed: of what is drawn inside a row (the paraphrase of fever). A draw depends on it and on the row's number
+        alone, and is made once; the published program draws anew each time an item is read.
 
-    Raises: InputError for an unknown name, and for a file that is missing, malformed or has bad rows.
+    Raises: InputError for an unknown name, a negative seed, and a file that is missing, malformed or has bad rows.
     """
     if name not in READERS:
         raise InputError(f"There is no data set '{name}'.{near(name, READERS)} Known: {', '.join(READERS)}.")
+    if seed < 0:
+        raise InputError(f"A seed is 0 or larger, not {seed}.")
     reader = READERS[name]
     found = _parse(reader, name, path)
     start, stop = _selection(len(found), path, limit, rows)
@@ -192,13 +69,34 @@ def load(
         source = f"{Path(path).name} row {number}"
         try:
             if not isinstance(found[number], dict):
-                raise RowFault(f"the row is {_kind(found[number])}, not an object")
-            records.append(EditRecord(*reader.cues(found[number], role), source))
+                raise RowFault(f"the row is {kind(found[number])}, not an object")
+            records.append(EditRecord(*reader.cues(found[number], role, _draw(seed, number)), source))
         except RowFault as fault:
             faults.append(f"row {number}: {fault}")
     if faults:
         raise InputError(f"{path}: {counted(faults)}. Correct the file, or the data set's name ({name}).")
     return records
+
+
+def _draw(seed: int, number: int) -> Draw:
+    """Draws for one row. The generator is made when it is asked for: most data sets draw nothing."""
+    return lambda count: int(np.random.default_rng((seed, number)).integers(count))
+
+
+def parse_rows(words: str) -> RowRange | None:
+    """`"4096:8192"` -> (4096, 8192); an end may be left out: `"4096:"`, `":100"`; None for `""`, all rows.
+
+    Raises: InputError for anything else, also for a stop that is not after the start.
+    """
+    if not words.strip():
+        return None
+    found = re.fullmatch(r"\s*([0-9]{0,15})\s*:\s*([0-9]{0,15})\s*", words)
+    if not found:
+        raise InputError(f"rows are given as START:STOP, such as 4096:8192, 4096: or :100, not {words!r}.")
+    start, stop = int(found[1] or 0), int(found[2]) if found[2] else None
+    if stop is not None and stop <= start:
+        raise InputError(f"rows {words!r} are none: the stop, which is not read itself, must be after the start.")
+    return start, stop
 
 
 def counted(faults: Sequence[str]) -> str:
@@ -233,13 +131,14 @@ def _parse(reader: Reader, name: str, path: str | Path) -> list[Any]:
 def _beside(path: Path) -> str:
     """Names files of the same folder that are called nearly so."""
     try:
-        return _hint(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+        return hint(path.name, sorted(entry.name for entry in path.parent.iterdir()))
     except OSError:
         return ""
 
 
-def _selection(size: int, path: str | Path, limit: int | None, rows: tuple[int, int] | None) -> tuple[int, int]:
-    start, stop = (0, size) if rows is None else rows
+def _selection(size: int, path: str | Path, limit: int | None, rows: RowRange | None) -> tuple[int, int]:
+    start, stop = rows or (0, None)
+    stop = size if stop is None else stop
     if not 0 <= start < stop <= size:
         raise InputError(f"{path}: rows {start}:{stop} are asked for, the file has rows 0:{size} (end excluded).")
     if limit is not None and limit < 1:

@@ -26,6 +26,7 @@ class TokenItem(NamedTuple):
     tokens: tuple[int, ...]
     labels: tuple[int, ...]
     prompt_len: int
+    versus: tuple[int, ...] = ()  # the answer to be beaten, of whatever length; none: the labels have to be likeliest
 
     @property
     def answer_start(self) -> int:
@@ -36,7 +37,7 @@ class TokenItem(NamedTuple):
 def tokenize(
     cues: Sequence[Cue], sources: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int | None = None
 ) -> list[TokenItem]:
-    """Tokenises prompts (with special tokens) and " " + answers (without), apart, in two calls.
+    """Tokenises prompts (with special tokens) and " " + answers (without), apart, each in one call.
 
     Args:
       cues: what to tokenise.
@@ -44,28 +45,38 @@ def tokenize(
       tokenizer: called as a Hugging Face tokenizer.
       max_tokens: the longest prompt with answer that the model takes.
 
-    Raises: InputError if a prompt or an answer tokenises to nothing, or both together are too long.
+    Raises: InputError if a prompt or an answer tokenises to nothing, or prompt and answer together are too long.
     """
     if not cues:
         return []
     asked = tokenizer([cue.prompt for cue in cues], return_special_tokens_mask=True, return_attention_mask=False)
-    answers = tokenizer([" " + cue.answer for cue in cues], add_special_tokens=False, return_attention_mask=False)
+    answers = _answers([cue.answer for cue in cues], tokenizer)
+    rivals = iter(_answers([cue.versus for cue in cues if cue.versus is not None], tokenizer))
 
     items, faults = [], []
-    columns = zip(cues, sources, asked["input_ids"], asked["special_tokens_mask"], answers["input_ids"], strict=True)
+    columns = zip(cues, sources, asked["input_ids"], asked["special_tokens_mask"], answers, strict=True)
     for cue, source, prompt_ids, special, answer_ids in columns:
+        versus_ids = () if cue.versus is None else tuple(next(rivals))
         if all(special):
             faults.append(f"{source}: the prompt {cue.prompt!r} tokenises to nothing")
         elif not answer_ids:
             faults.append(f"{source}: the answer {cue.answer!r} tokenises to nothing")
+        elif cue.versus is not None and not versus_ids:
+            faults.append(f"{source}: the answer to be beaten {cue.versus!r} tokenises to nothing")
         elif max_tokens is not None and len(prompt_ids) + len(answer_ids) - 1 > max_tokens:
             length = len(prompt_ids) + len(answer_ids) - 1
             faults.append(f"{source}: prompt and answer take {length} tokens, the model takes {max_tokens}")
         else:
-            items.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids)))
+            items.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids), versus_ids))
     if faults:
         raise InputError(f"{counted(list(dict.fromkeys(faults)))}. Correct or leave out these rows.")
     return items
+
+
+def _answers(answers: Sequence[str], tokenizer: Tokenizer) -> Sequence[Sequence[int]]:
+    """Ids of answers as they follow a prompt; the tokenizer is not called for none."""
+    texts = [" " + answer for answer in answers]
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []
 
 
 def check_token_rule(rule: str) -> None:

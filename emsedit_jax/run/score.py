@@ -1,4 +1,4 @@
-"""Teacher-forced scores: the share of answer tokens whose argmax is right (METHODS section 7)."""
+"""Teacher-forced scores: the share of answer tokens that are likeliest, or beat another one (METHODS section 7)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.run.prefixes import PrefixStore
-from emsedit_jax.types import Batch, Deltas, Sites
+from emsedit_jax.types import NO_LABEL, AnyArray, Batch, Deltas, Sites
 
 NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
 
@@ -25,10 +25,28 @@ Scores = dict[str, np.ndarray]  # ES, GS, LS -> share right of each prompt, in t
 def score_batch(
     config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
 ) -> Bool[Array, " a"]:
-    """Whether the likeliest token at each answer row is the label; False where unused."""
+    """Whether the label of each answer row is the likeliest token, or likelier than `versus_a`; False where unused.
+
+    Batches without `versus_a` are another tree, hence another program: what is not compared costs nothing.
+    """
     x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
     logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
-    return jnp.argmax(logits_aV, axis=-1) == batch.labels_a
+    likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
+    if batch.versus_a is None:
+        return likeliest_a
+    return jnp.where(batch.versus_a == NO_LABEL, likeliest_a, _beats(logits_aV, batch.labels_a, batch.versus_a))
+
+
+def _beats(
+    logits_aV: Float[Array, "a V"], labels_a: Int[AnyArray, " a"], versus_a: Int[AnyArray, " a"]
+) -> Bool[Array, " a"]:
+    """Whether the label's logit is the larger one. A tie is lost, so a token does not beat itself."""
+
+    def logit_of(tokens_a):
+        known_a = jnp.where(tokens_a == NO_LABEL, 0, tokens_a)
+        return jnp.take_along_axis(logits_aV, known_a[:, None], axis=-1)[:, 0]
+
+    return logit_of(labels_a) > logit_of(versus_a)
 
 
 def per_item(right_a: Bool[Array | np.ndarray, " a"], batch: Batch) -> Float[np.ndarray, " prompts"]:
@@ -46,11 +64,12 @@ def score_edits(
     plan: ScorePlan,
     j: int,
     prefixes: PrefixStore,
+    facts: str = "eval",
 ) -> Scores:
-    """The scores of edit batch j's prompts of every kind, under the given edits."""
+    """The scores of edit batch j's prompts of every kind, under the given edits; `facts` names the plan in the store."""
     found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
     for number, unit in enumerate(plan.units(j)):
-        prefix_btd = prefixes.get((j, number), unit.batch)
+        prefix_btd = prefixes.get(("score", facts, j, number), unit.batch)
         shares = per_item(score_batch(config, sites, params, deltas, prefix_btd, unit.batch), unit.batch)
         for (kind, place), share in zip(unit.sources, shares, strict=True):
             found[kind].append((place, float(share)))

@@ -66,15 +66,15 @@ def test_a_task_holds_each_kind_in_its_own_order(plan_of):
         record(1, prompt="abc", answer="yz", equiv=("b",), unrel=("a",)),
     ]
     plan = plan_of(records, n_edits=2, num_batches=1, batch_size=1)
-    task = plan[0]
-    assert task.edit.tokens_bt.tolist() == [[0, 1, 2, 3, 25, 0, 1, 0]]
-    assert task.edit.labels_a.tolist()[:3] == [25, 26, 24]
-    assert task.edit.item_a.tolist()[:3] == [1, 1, 0]
-    assert task.edit.weights_a.tolist()[:3] == [0.5, 0.5, 1]
+    (edit,), (equiv,), (unrel,) = (getattr(plan[0], kind) for kind in KINDS)
+    assert edit.tokens_bt.tolist() == [[0, 1, 2, 3, 25, 0, 1, 0]]
+    assert edit.labels_a.tolist()[:3] == [25, 26, 24]
+    assert edit.item_a.tolist()[:3] == [1, 1, 0]
+    assert edit.weights_a.tolist()[:3] == [0.5, 0.5, 1]
     assert plan.order(0, "edit").tolist() == [1, 0]
-    assert task.equiv.tokens_bt.tolist() == [[0, 2, 3, 4, 0, 2, 25, 0]]
+    assert equiv.tokens_bt.tolist() == [[0, 2, 3, 4, 0, 2, 25, 0]]
     assert plan.order(0, "equiv").tolist() == [0, 1]
-    assert task.unrel.labels_a.tolist()[:2] == [17, 17]
+    assert unrel.labels_a.tolist()[:2] == [17, 17]
     assert plan.order(0, "unrel").tolist() == [0, 1]
 
 
@@ -88,9 +88,10 @@ def test_all_cues_of_a_batch_are_pooled_and_know_their_record(plan_of):
     assert plan.owners(0, "equiv").tolist() == [0, 0, 1]
     assert plan.owners(0, "unrel").tolist() == [1, 1, 1]
     assert plan.order(0, "equiv").tolist() == [1, 2, 0]
-    assert plan[0].equiv.item_a.tolist()[:9] == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+    (equiv,) = plan[0].equiv
+    assert equiv.item_a.tolist()[:9] == [1, 1, 1, 2, 2, 2, 0, 0, 0]
     # micro-batches of two prompts over the pool: 6 answer rows, then 3
-    np.testing.assert_array_equal(plan[0].equiv.weights_a[:9], np.array([1 / 6] * 6 + [1 / 3] * 3, np.float32))
+    np.testing.assert_array_equal(equiv.weights_a[:9], np.array([1 / 6] * 6 + [1 / 3] * 3, np.float32))
 
 
 def test_all_batches_of_a_kind_have_one_shape(plan_of):
@@ -98,10 +99,40 @@ def test_all_batches_of_a_kind_have_one_shape(plan_of):
     for kind in KINDS:
         b, t, a, n = plan.shapes[kind]
         for task in plan:
-            batch = getattr(task, kind)
+            (batch,) = getattr(task, kind)
             assert batch.tokens_bt.shape == (b, t)
             assert batch.labels_a.shape == (a,)
             assert batch.captured_n.shape == (n,)
+
+
+def test_a_large_kind_comes_in_passes_of_whole_micro_batches(plan_of):
+    plan = plan_of(n_edits=5, num_batches=1, pass_tokens=18)
+    whole = plan_of(n_edits=5, num_batches=1)
+    lengths = [len(item.tokens) for item in plan.items["edit"][0]]
+    assert lengths == [4, 5, 6, 7, 8]  # micro-batches of 8 + 7, 6 + 5, 4 tokens
+    edit, equiv = plan[0].edit, plan[0].equiv
+    assert [set(batch.item_a.tolist()) - {-1} for batch in edit] == [{4, 3}, {2, 1, 0}]
+    assert [batch.item_a.tolist()[:6] for batch in edit] == [[4, 4, 4, 3, 3, 3], [2, 2, 2, 1, 1, 1]]
+    assert len({str(jax.tree.map(np.shape, batch)) for batch in edit}) == 1
+    assert [(batch.item_a >= 0).sum() for batch in equiv] == [6, 9]  # five prompts of 5 tokens: 10, then 10 + 5
+    for kind in KINDS:  # the rows of all passes, one after the other, are those of the one pass
+        (one,) = getattr(whole[0], kind)
+        passes = getattr(plan[0], kind)
+        for field in ("labels_a", "weights_a", "item_a"):
+            rows = np.concatenate([getattr(batch, field)[batch.item_a >= 0] for batch in passes])
+            np.testing.assert_array_equal(rows, getattr(one, field)[one.item_a >= 0])
+    alone = plan_of(n_edits=5, num_batches=1, pass_tokens=1)  # a micro-batch is never cut
+    assert [len(getattr(alone[0], kind)) for kind in KINDS] == [3, 3, 3]
+
+
+def test_a_part_of_a_plan_holds_the_same_batches_in_the_same_shapes(plan_of):
+    plan = plan_of(num_batches=3, seed=1)
+    part = plan.part(1, 3)
+    assert (len(part), part.shapes) == (2, plan.shapes)
+    for j in range(2):
+        assert part.records(j) == plan.records(j + 1)
+        jax.tree.map(np.testing.assert_array_equal, part[j], plan[j + 1])
+    assert len(plan.part(3, 3)) == 0
 
 
 def test_plans_can_share_one_shape(plan_of):
@@ -111,7 +142,7 @@ def test_plans_can_share_one_shape(plan_of):
     assert one.shapes == other.shapes
     shapes = [jax.tree.map(np.shape, plan[0]) for plan in (one, other)]
     assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
-    assert one[0].edit.labels_a.tolist() == short[0].edit.labels_a.tolist()
+    assert one[0].edit[0].labels_a.tolist() == short[0].edit[0].labels_a.tolist()
     with pytest.raises(InputError, match="one token rule, not all, ans"):
         share_shapes(short, plan_of(token="all"))
 

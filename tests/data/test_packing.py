@@ -72,11 +72,23 @@ def test_a_batch_written_out_by_hand():
     np.testing.assert_array_equal(batch.weights_a, np.array([0.2] * 5 + [0.5] * 2 + [0], np.float32))
     assert batch.capture_at_n.tolist() == [2, 3, 4, 6, 7, 10, 12] + [24] * 9
     assert batch.captured_n.tolist() == [True] * 7 + [False] * 9
-    kinds = {name: value.dtype.name for name, value in vars(batch).items()}
+    assert batch.versus_a is None
+    kinds = {name: value.dtype.name for name, value in vars(batch).items() if name != "versus_a"}
     assert kinds.pop("weights_a") == "float32"
     assert kinds.pop("captured_n") == "bool"
     assert set(kinds.values()) == {"int32"}
     assert waste(batch) == 11 / 24
+
+
+def test_what_a_label_is_compared_with_stands_beside_it():
+    against = [LONG._replace(versus=(21, 22, 0)), SHORT, MIDDLE._replace(versus=(23, 24))]
+    batch = pack(against, 2, "ans", PackShape(b=2, t=8, a=8, n=8), compare=True)
+    assert batch.item_a.tolist() == [0, 0, 0, 2, 2, 1, -1, -1]
+    assert batch.versus_a is not None
+    assert batch.versus_a.tolist() == [21, 22, 0, 23, 24, -100, -100, -100]
+    assert batch.versus_a.dtype == np.int32
+    with pytest.raises(ValueError, match="3 labels cannot be compared with 2"):
+        pack([LONG._replace(versus=(21, 22))], 2, "ans", PackShape(b=2, t=8, a=8, n=8), compare=True)
 
 
 def test_a_last_micro_batch_that_is_not_full_has_its_own_weight():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from emsedit_jax.data.records import READERS, Cue, EditRecord, load
+from emsedit_jax.data.records import READERS, Cue, EditRecord, load, parse_rows
 from emsedit_jax.errors import InputError
 
 ZSRE = {
@@ -23,17 +23,6 @@ FACT = {
     "paraphrases": ["The author of Emma is", "Emma is a book by"],
     "unrelated": [{"prompt": "The capital of Peru is", "answer": "Lima"}, {"prompt": "p", "answer": "q"}],
 }
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(content, name="facts.json"):
-        path = tmp_path / name
-        text = content if isinstance(content, str) else json.dumps(content)
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
 
 
 def refusal(name, path, **kwargs):
@@ -74,7 +63,7 @@ def test_the_role_decides_and_not_the_file_name(write, monkeypatch):
     seen = []
     reader = READERS["zsre"]
     monkeypatch.setitem(
-        READERS, "zsre", reader._replace(cues=lambda row, role: seen.append(role) or reader.cues(row, role))
+        READERS, "zsre", reader._replace(cues=lambda row, role, draw: seen.append(role) or reader.cues(row, role, draw))
     )
     load("zsre", write([ZSRE], "zsre_train.json"), role="eval")
     load("zsre", write([ZSRE], "zsre_eval.json"), role="train")
@@ -94,6 +83,7 @@ def test_a_byte_order_mark_and_foreign_letters_are_read(write):
         ({"limit": 9}, [0, 1, 2, 3, 4]),
         ({"rows": (1, 4)}, [1, 2, 3]),
         ({"rows": (1, 5), "limit": 2}, [1, 2]),
+        ({"rows": (3, None)}, [3, 4]),
     ],
 )
 def test_limit_and_rows_choose_rows_of_the_file(write, choice, expected):
@@ -109,11 +99,48 @@ def test_limit_and_rows_choose_rows_of_the_file(write, choice, expected):
         ({"rows": (0, 6)}, "rows 0:6 are asked for, the file has rows 0:5"),
         ({"rows": (3, 3)}, "rows 3:3"),
         ({"rows": (-1, 3)}, "rows -1:3"),
+        ({"rows": (5, None)}, "rows 5:5 are asked for"),
         ({"limit": 0}, "a limit of 0 rows"),
     ],
 )
 def test_rows_that_are_not_there_are_refused(write, choice, says):
     assert says in refusal("zsre", write([ZSRE] * 5), **choice)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("4096:8192", (4096, 8192)),
+        ("4096:", (4096, None)),
+        (":100", (0, 100)),
+        (":", (0, None)),
+        (" 3 : 4 ", (3, 4)),
+        ("", None),
+        (" ", None),
+    ],
+)
+def test_rows_are_parsed(words, expected):
+    assert parse_rows(words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("12", "rows are given as START:STOP, such as 4096:8192, 4096: or :100, not '12'"),
+        ("1:2:3", "not '1:2:3'"),
+        ("-3:", "not '-3:'"),
+        ("a:b", "not 'a:b'"),
+        ("1-5", "not '1-5'"),
+        ("1.5:3", r"not '1\.5:3'"),
+        ("9" * 5000 + ":", "START:STOP"),
+        ("8:4", "rows '8:4' are none: the stop, which is not read itself, must be after the start"),
+        ("4:4", "rows '4:4' are none"),
+        (":0", "rows ':0' are none"),
+    ],
+)
+def test_rows_that_cannot_be_parsed_are_refused(words, says):
+    with pytest.raises(InputError, match=says):
+        parse_rows(words)
 
 
 def test_rows_outside_the_choice_are_not_looked_at(write):
@@ -212,4 +239,5 @@ def test_a_folder_and_an_empty_path_are_refused(tmp_path):
 
 
 def test_an_unknown_data_set_is_met_with_near_ones(write):
-    assert "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, worldfacts" in refusal("zrse", write([ZSRE]))
+    message = refusal("zrse", write([ZSRE]))
+    assert "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, counterfact, ripple_effect, fever, worldf" in message

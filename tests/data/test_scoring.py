@@ -1,10 +1,13 @@
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emsedit_jax.data.batching import KINDS, plan_tasks
 from emsedit_jax.data.records import Cue, EditRecord
-from emsedit_jax.data.scoring import plan_scoring
+from emsedit_jax.data.scoring import contest, plan_scoring
+from emsedit_jax.data.tokens import TokenItem
 
 
 def record(number, prompt, answer="xyz", equiv=("ab",), unrel=("c", "de")):
@@ -71,3 +74,129 @@ def test_kinds_without_prompts_are_left_out(letters):
     plan = plan_tasks(records, letters, n_edits=1, num_batches=1, batch_size=1)
     (unit,) = plan_scoring(plan, 100).units(0)
     assert unit.sources == (("edit", 0),)
+
+
+# ---------------------------------------------------------------------------------------------- comparisons
+
+
+def against(prompt_len, labels, versus):
+    """A prompt of so many tokens (1, 1, ...) with its answer and the one to be beaten."""
+    return TokenItem((*[1] * prompt_len, *labels[:-1]), tuple(labels), prompt_len, tuple(versus))
+
+
+# Columns of the two micro-batches of two, longest first; L: a label, V: a token of the other answer, p: padding.
+#   wide   . . . L L L      . . . V V          labels are 6 wide, the others 5: cut to 5
+#   tall   . . . . L        . . . . V
+#   short  . L L            . V V V V V        labels are 3 wide, the others 6: cut to 3
+#   one    . . L            . . V
+WIDE, TALL = against(4, [11, 12, 13], [21, 22]), against(5, [14], [24])
+SHORT, ONE = against(2, [15, 16], [25, 26, 27, 28, 29]), against(3, [17], [17])
+
+
+def test_both_answers_are_cut_to_the_narrower_width_of_their_own_micro_batch():
+    assert [len(item.tokens) for item in (WIDE, TALL, SHORT, ONE)] == [6, 5, 3, 3]
+    wide, tall = contest([WIDE, TALL], 2)
+    assert wide == TokenItem((1, 1, 1, 1, 11), (11, 12), 4, (21, 22))  # 13, in column 5, is not scored
+    assert tall == TALL
+    short, one = contest([SHORT, ONE], 2)
+    assert short == SHORT._replace(versus=(25, 26))
+    assert one == ONE
+    assert contest([ONE, WIDE, SHORT, TALL], 2) == [one, wide, short, tall]  # sorted, then cut by two, then put back
+
+
+def test_labels_behind_the_other_answers_end_are_compared_with_its_padding():
+    # side by side with SHORT, whose other answer is 6 columns wide, all of WIDE's labels are scored, the last against 0
+    assert contest([WIDE, SHORT], 2) == [WIDE._replace(versus=(21, 22, 0)), SHORT._replace(versus=(25, 26))]
+    # alone, its own other answer's end is the cut
+    assert contest([WIDE], 1)[0].labels == (11, 12)
+    assert contest([WIDE, SHORT], 1)[0].labels == (11, 12)
+    # labels 4 wide, the other answers 3 wide because of the second prompt
+    assert contest([against(1, [5, 6, 7, 8], [9]), against(3, [2], [3])], 2)[0] == TokenItem(
+        (1, 5, 6), (5, 6, 7), 1, (9, 0, 0)
+    )
+
+
+def test_prompts_without_comparison_are_left_as_they_are():
+    plain = against(4, [11, 12, 13], [])
+    assert contest([plain, plain], 2) == [plain, plain]
+    assert contest([plain, TALL], 2) == [plain, TALL]
+    assert contest([], 2) == []
+
+
+def published(items, micro_batch_size):
+    """(label, token to beat) pairs that count for each prompt, by padding and cutting whole micro-batches."""
+    found = {}
+    ranked = sorted(range(len(items)), key=lambda m: -len(items[m].tokens))
+    for start in range(0, len(ranked), micro_batch_size):
+        chosen = ranked[start : start + micro_batch_size]
+        sides = []
+        for field, fill in (("labels", -100), ("versus", 0)):
+            rows = [[-100] * items[m].answer_start + list(getattr(items[m], field)) for m in chosen]
+            widest = max(map(len, rows))
+            sides.append(np.array([row + [fill] * (widest - len(row)) for row in rows]))
+        width = min(side.shape[1] for side in sides)
+        labels, others = (side[:, :width] for side in sides)
+        for m, row, other in zip(chosen, labels, others, strict=True):
+            found[m] = list(zip(row[row != -100].tolist(), other[row != -100].tolist(), strict=True))
+    return [found[m] for m in range(len(items))]
+
+
+answers = st.lists(st.integers(0, 9), min_size=1, max_size=6)
+contests = st.lists(st.builds(against, st.integers(1, 8), answers, answers), min_size=1, max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(contests, st.integers(1, 5))
+def test_what_counts_is_what_padded_and_cut_arrays_give(items, micro_batch_size):
+    for item, mine, pairs in zip(
+        items, contest(items, micro_batch_size), published(items, micro_batch_size), strict=True
+    ):
+        assert list(zip(mine.labels, mine.versus, strict=True)) == pairs
+        assert len(mine.tokens) == mine.prompt_len + len(mine.labels) - 1
+        assert mine.tokens == item.tokens[: len(mine.tokens)]
+
+
+@pytest.fixture
+def compared(letters):
+    """One batch of four facts in micro-batches of two; new and true answers of many lengths."""
+    answers = ["xyz", "q", "wvutsr", "no"]
+    records = [
+        EditRecord(
+            edit=Cue("abcdefg"[: number + 1], answers[number], versus=answers[number - 1]),
+            equiv=tuple(Cue(text, answers[number], versus=answers[number - 1]) for text in ("ab", "abcd")),
+            unrel=(Cue("e" * (4 - number), answers[number - 1], versus=answers[number]),),
+            subject="s",
+            source=f"eval.json row {number}",
+        )
+        for number in range(4)
+    ]
+    return plan_tasks(records, letters, n_edits=4, num_batches=1, batch_size=2)
+
+
+def test_the_passes_do_not_change_what_a_label_is_compared_with(compared):
+    expected = {
+        (kind, place): pairs for kind in KINDS for place, pairs in enumerate(published(compared.items[kind][0], 2))
+    }
+    assert any(len(pairs) < len(compared.items[kind][0][place].labels) for (kind, place), pairs in expected.items())
+    for limit in (1, 7, 30, 10_000):
+        found = {}
+        for unit in plan_scoring(compared, limit).units(0):
+            batch = unit.batch
+            assert batch.versus_a is not None
+            for number, source in enumerate(unit.sources):
+                mine = np.asarray(batch.item_a) == number
+                labels, others = (np.asarray(array)[mine].tolist() for array in (batch.labels_a, batch.versus_a))
+                found[source] = list(zip(labels, others, strict=True))
+        assert found == expected
+
+
+def test_comparing_passes_have_one_shape_and_others_have_nothing_to_compare(compared, plan):
+    scoring = plan_scoring(compared, 12)
+    trees = [jax.tree.map(np.shape, unit.batch) for unit in scoring.units(0)]
+    assert len(trees) > 2
+    assert len({str(tree) for tree in trees}) == 1
+    assert scoring.compare
+    assert not plan_scoring(plan, 12).compare
+    assert all(unit.batch.versus_a is None for unit in plan_scoring(plan, 12).units(0))
+    # edits are learnt from whole answers: only scoring cuts them
+    assert [len(item.labels) for item in compared.items["edit"][0]] == [3, 1, 6, 2]

@@ -24,6 +24,18 @@ def test_the_answer_is_tokenised_after_a_space_and_without_special_tokens():
 
     tokenize([Cue("ab", "x"), Cue("c", "y z")], ["row 0", "row 1"], tokenizer)
     assert calls == [(["ab", "c"], True), ([" x", " y z"], False)]
+    tokenize([Cue("ab", "x"), Cue("c", "y", "q")], ["row 0", "row 1"], tokenizer)
+    assert calls[2:] == [(["ab", "c"], True), ([" x", " y"], False), ([" q"], False)]
+
+
+def test_an_answer_to_be_beaten_is_tokenised_like_an_answer(letters):
+    cues = [Cue("ab", "x"), Cue("c", "yz", versus="qrs"), Cue("d", "x", versus="x")]
+    plain, longer, same = tokenize(cues, ["row"] * 3, letters)
+    assert plain == TokenItem((0, 1, 2), (24,), 3, versus=())
+    assert longer == TokenItem((0, 3, 25), (25, 26), 2, versus=(17, 18, 19))
+    assert same.versus == same.labels == (24,)
+    with pytest.raises(InputError, match=r"row 7: the answer to be beaten '!' tokenises to nothing"):
+        tokenize([Cue("a", "b", versus="!")], ["row 7"], letters)
 
 
 def test_nothing_to_tokenise_is_nothing(letters):

@@ -1,3 +1,6 @@
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.sites import resolve
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm import decoder
 from emsedit_jax.lm.generate import greedy
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import score
@@ -74,6 +78,74 @@ def test_edits_change_what_is_right(lm, sites, edited):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
     found = score.score_edits(lm.config, sites, lm.params, edited, plan, 0, prefixes)
     assert {name: values.tolist() for name, values in found.items()} != EXPECTED
+
+
+# ---------------------------------------------------------------------------------------------- comparisons
+
+
+def compared(*kinds):
+    """Plan of one batch, in micro-batches of two, whose answers have others to beat; only of the kinds named."""
+    rng = np.random.default_rng(5)
+
+    def item(prompt, kind):
+        labels, versus = (tuple(rng.integers(3, 300, size).tolist()) for size in rng.integers(1, 7, 2))
+        versus = (labels[0], *versus[1:])  # the first label cannot beat itself
+        return TokenItem((*prompt, *labels[:-1]), labels, len(prompt), versus if kind in kinds else ())
+
+    items = {kind: [[item(prompt, kind) for prompt in prompts]] for kind, prompts in PROMPTS.items()}
+    shapes = {kind: plan_shape(found, "ans") for kind, found in items.items()}
+    return EditPlan(np.zeros((1, 3), np.int32), shapes, 2, "ans", [[]], items)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def logits(config, sites, params, deltas, tokens_bt):
+    """Logits of one prompt, padded on the right."""
+    positions_bt, ones_bt = jnp.arange(tokens_bt.shape[1])[None], jnp.ones_like(tokens_bt)
+    x_btd = decoder.prefix(config, params, decoder.lowest_layer(sites), tokens_bt, positions_bt, ones_bt)
+    x_btd, _ = decoder.suffix(config, sites, params, deltas, x_btd, positions_bt, ones_bt)
+    return decoder.logits(config, params, x_btd)[0]
+
+
+def alone(lm, sites, deltas, item):
+    """A prompt's share, from its logits without any packing and one label at a time."""
+    tokens_bt = np.pad(item.tokens, (0, 16 - len(item.tokens)))[None]
+    logits_tV = np.asarray(logits(lm.config, sites, lm.params, deltas, tokens_bt))
+    logits_mV = logits_tV[item.answer_start : len(item.tokens)]
+    if not item.versus:
+        return np.mean([np.argmax(row) == label for row, label in zip(logits_mV, item.labels, strict=True)])
+    pairs = zip(logits_mV, item.labels, item.versus, strict=True)
+    return np.mean([row[label] > row[other] for row, label, other in pairs])
+
+
+def found(lm, sites, deltas, plan, batch_tokens):
+    prefixes = PrefixStore(lm.config, sites, lm.params, 64)
+    return score.score_edits(lm.config, sites, lm.params, deltas, plan_scoring(plan, batch_tokens), 0, prefixes)
+
+
+@pytest.mark.parametrize("kinds", [("edit", "equiv", "unrel"), ("edit",)])
+def test_answers_have_to_beat_others_and_the_passes_do_not_matter(lm, sites, edited, kinds):
+    plan = compared(*kinds)
+    contests = plan_scoring(plan, 4096).items
+    expected = {
+        score.NAMES[kind]: [alone(lm, sites, edited, item) for item in contests[kind][0]] for kind in score.NAMES
+    }
+    assert 0 < np.mean([share for name in ("ES", "GS", "LS") for share in expected[name]]) < 0.8
+    for batch_tokens in (1, 20, 4096):
+        scores = found(lm, sites, edited, plan, batch_tokens)
+        assert {name: values.tolist() for name, values in scores.items()} == expected
+    assert max(expected["ES"]) <= 5 / 6  # of six labels at most, the first has itself to beat
+
+
+def test_comparing_is_one_program_and_the_others_keep_theirs(lm, sites):
+    program: Any = score.score_batch
+    program.clear_cache()
+    plain, comparing = (plan_scoring(compared(*kinds), 20) for kinds in ((), ("edit", "unrel")))
+    for plan, expected in ((plain, 1), (comparing, 2), (plain, 2)):
+        assert len(plan.cuts[0]) > 2
+        found(lm, sites, no_edit(sites), plan.plan, 20)
+        assert program._cache_size() == expected
+    assert not plain.compare
+    assert {unit.batch.versus_a is None for unit in plain.units(0)} == {True}
 
 
 def test_shares_come_in_the_order_the_prompts_were_given():
