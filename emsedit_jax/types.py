@@ -96,15 +96,20 @@ class Batch:
     item_a: Int[AnyArray, " a"]  # which prompt of the batch (its place in the order it was given in); -1 where unused
     capture_at_n: Int[AnyArray, " n"]  # index into [b * t] of the rows whose keys and gradients are taken; b * t unused
     captured_n: Bool[AnyArray, " n"]  # False where unused
+    # the token that each label has to beat (METHODS section 7), NO_LABEL where that is every other; None: everywhere
+    versus_a: Int[AnyArray, " a"] | None = None
 
 
 @pytree
 class EditTask:
-    """One edit batch: the facts to write, the same facts asked otherwise, and facts that must not move."""
+    """One edit batch: the facts to write, the same facts asked otherwise, and facts that must not move.
 
-    edit: Batch
-    equiv: Batch
-    unrel: Batch
+    Each kind comes in one pass, or in several of one shape where it is too large for one.
+    """
+
+    edit: tuple[Batch, ...]
+    equiv: tuple[Batch, ...]
+    unrel: tuple[Batch, ...]
 
 
 @pytree
@@ -134,9 +139,9 @@ Theta = tuple[Any, ...]  # one network's parameters, a dict per SiteGroup; None 
 
 @pytree
 class MetaState:
-    """All that meta-training changes: i networks, i normalisers, the optimiser and the gradient accumulated so far."""
+    """All that meta-training changes: networks, normalisers, the optimiser and the gradient accumulated so far."""
 
-    thetas: tuple[Theta, ...]  # [i], or one entry where all steps share a network
+    thetas: tuple[Theta, ...]  # one a step, or one that all steps share
     stats: tuple[Stats, ...]  # likewise
     opt_state: object
-    grads: tuple[Theta, ...]  # running, clipped sum over the trajectory
+    grads: tuple[Theta, ...]  # sum since the optimiser's last step, clipped as the editor has it

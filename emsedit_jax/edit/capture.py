@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,28 @@ def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Floa
     """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits."""
     stop = decoder.lowest_layer(sites)
     return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Prompts of one kind of an edit batch, in one pass or several, with the hidden states below the edits."""
+
+    batches: Sequence[Batch]
+    below: Callable[[int], Float[Array, "b t d"]]  # number of a pass -> its prefix; asked again in every pass
+
+    def passes(self) -> Iterator[tuple[Float[Array, "b t d"], Batch]]:
+        """(prefix, batch) of each pass, one at a time."""
+        return ((self.below(number), batch) for number, batch in enumerate(self.batches))
+
+    @property
+    def rows(self) -> int:
+        """Rows that a capture takes in, padding included."""
+        return sum(batch.capture_at_n.shape[0] for batch in self.batches)
+
+
+def prompts(config: LMConfig, sites: Sites, params: Params, batches: Sequence[Batch]) -> Prompts:
+    """The batches with their prefixes, all held at once; a run keeps them in a bounded store instead."""
+    return Prompts(batches, [prefix(config, sites, params, batch) for batch in batches].__getitem__)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

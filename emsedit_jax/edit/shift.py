@@ -1,23 +1,37 @@
-"""From a trace to a weight change: one rule per editor, all sites of one shape at once (METHODS section 4).
+"""From captured rows to the ridge system of a shift: one rule per editor, all sites of one shape at once (METHODS 4).
 
-A rule is `(group, spec, theta, stats, keys_snk, grads_snv, captured_n) -> delta_skv`, pure and differentiable in theta.
+Every shift is `(X^T X + lambda I)^-1 X^T Y`, or plainly `X^T Y`; a rule says what X, Y and lambda are, no more.
+Both are sums over rows, so that rows may come in any number of chunks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from emsedit_jax.edit import hypernet, normalizer, solve
+from emsedit_jax.edit import hypernet, normalizer
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.types import NormStats, SiteGroup
 
-ShiftRule = Callable[..., Array]
+
+class Rows(NamedTuple):
+    """The rows of the system; a row that is not used is zero in y, and in x wherever there is a ridge."""
+
+    x_snk: Float[Array, "s n k"]
+    y_snv: Float[Array, "s n v"]
 
 
-def learned_ridge(
+class ShiftRule(NamedTuple):
+    """How an editor turns rows into a shift; pure and differentiable in theta. Static: its functions pick a program."""
+
+    rows: Callable[..., Rows]  # (group, spec, theta, stats, keys_snk, grads_snv, captured_n)
+    ridge: Callable[..., Array] | None  # (group, spec, theta) -> lambda_s; None: no solve
+
+
+def learned_rows(
     group: SiteGroup,
     spec: NetSpec,
     theta: dict,
@@ -25,20 +39,34 @@ def learned_ridge(
     keys_snk: Float[Array, "s n k"],
     grads_snv: Float[Array, "s n v"],
     captured_n: Bool[Array, " n"],
-) -> Float[Array, "s k v"]:
-    """MALMEN, RLEdit, EMSEdit: value differences `-eta (k . k~) g~` from the network, solved on the raw keys.
-
-    An unused row has a key of zero, hence a value difference of zero.
-    """
-    net = hypernet.merge(group, spec, theta)
-    rows_snc = normalizer.apply(stats, jnp.concatenate([keys_snk, grads_snv], axis=-1))
-    pseudo_keys_snk, pseudo_grads_snv = net(rows_snc)
+) -> Rows:
+    """Raw keys, and value differences `-eta (k . k~) g~` from the network. An unused row's key is zero, so both are."""
+    net, pseudo_keys_snk, pseudo_grads_snv = _pseudo(group, spec, theta, stats, keys_snk, grads_snv)
     strength_sn1 = jnp.sum(keys_snk * pseudo_keys_snk, axis=-1, keepdims=True)
-    y_snv = -net.lr[...][:, :, None] * strength_sn1 * pseudo_grads_snv
-    return solve.ridge(keys_snk, y_snv, jnp.exp(net.lamda[...][:, 0]))
+    return Rows(keys_snk, -net.lr[...][:, :, None] * strength_sn1 * pseudo_grads_snv)
 
 
-def normalised_ridge(
+def learned_ridge(group: SiteGroup, spec: NetSpec, theta: dict) -> Float[Array, " s"]:
+    """Each site's own coefficient, trained as its logarithm."""
+    return jnp.exp(hypernet.merge(group, spec, theta).lamda[...][:, 0])
+
+
+def pseudo_rows(
+    group: SiteGroup,
+    spec: NetSpec,
+    theta: dict,
+    stats: NormStats,
+    keys_snk: Float[Array, "s n k"],
+    grads_snv: Float[Array, "s n v"],
+    captured_n: Bool[Array, " n"],
+) -> Rows:
+    """Pseudo-keys k~, and `-eta g~`."""
+    net, pseudo_keys_snk, pseudo_grads_snv = _pseudo(group, spec, theta, stats, keys_snk, grads_snv)
+    y_snv = -net.lr[...][:, :, None] * pseudo_grads_snv
+    return Rows(pseudo_keys_snk, jnp.where(captured_n[:, None], y_snv, 0.0))
+
+
+def normalised_rows(
     group: SiteGroup,
     spec: NetSpec,
     theta: None,
@@ -46,9 +74,25 @@ def normalised_ridge(
     keys_snk: Float[Array, "s n k"],
     grads_snv: Float[Array, "s n v"],
     captured_n: Bool[Array, " n"],
-) -> Float[Array, "s k v"]:
-    """UltraEdit: value differences `-eta |k^|^2 g^` from the normalised rows themselves, ridge coefficient 1."""
+) -> Rows:
+    """Raw keys, and value differences `-eta |k^|^2 g^` from the normalised rows themselves."""
     rows_snc = normalizer.apply(stats, jnp.concatenate([keys_snk, grads_snv], axis=-1))
     strength_sn1 = jnp.sum(jnp.square(rows_snc[..., : group.k]), axis=-1, keepdims=True)
-    y_snv = jnp.where(captured_n[:, None], -spec.lr * strength_sn1 * rows_snc[..., group.k :], 0.0)
-    return solve.ridge(keys_snk, y_snv, jnp.ones(len(group.layers), jnp.float32))
+    y_snv = -spec.lr * strength_sn1 * rows_snc[..., group.k :]
+    return Rows(keys_snk, jnp.where(captured_n[:, None], y_snv, 0.0))
+
+
+def unit_ridge(group: SiteGroup, spec: NetSpec, theta: None) -> Float[Array, " s"]:
+    """A coefficient of 1 at every site."""
+    return jnp.ones(len(group.layers), jnp.float32)
+
+
+def _pseudo(group: SiteGroup, spec: NetSpec, theta: dict, stats: NormStats, keys_snk: Array, grads_snv: Array):
+    """(the network, pseudo-keys, pseudo-gradients)."""
+    net = hypernet.merge(group, spec, theta)
+    return net, *net(normalizer.apply(stats, jnp.concatenate([keys_snk, grads_snv], axis=-1)))
+
+
+LEARNED_RIDGE = ShiftRule(learned_rows, learned_ridge)  # MALMEN, RLEdit, EMSEdit
+NORMALISED_RIDGE = ShiftRule(normalised_rows, unit_ridge)  # UltraEdit
+PSEUDO_PRODUCT = ShiftRule(pseudo_rows, None)  # MEND

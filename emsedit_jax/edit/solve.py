@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 SMALL = 256  # systems up to this size are inverted by doubling, larger ones by a triangular solve
+WORST_RESIDUAL = 1e-2
+TINY = float(np.finfo(np.float32).tiny)  # a right-hand side of zero has the residual zero
 
 
-def ridge(
-    x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]
-) -> Float[Array, "s k v"]:
+class Solved(NamedTuple):
+    """A solution, and how well it solves: `|system x - right| / |right|` of each site.
+
+    Where that is above `WORST_RESIDUAL`, or not a number, the solution is NaN: a system too near to singular for
+    float32 gives no numbers that could be taken for an answer.
+    """
+
+    delta_skv: Float[Array, "s k v"]
+    residual_s: Float[Array, " s"]
+
+
+def ridge(x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]) -> Solved:
     """Ridge solution of each site, in the cheaper form: with rows fewer than the key width, an n x n system.
 
     Rows of zeros change nothing. Differentiable in y and lambda.
@@ -26,20 +39,19 @@ def chooses_dual(n: int, k: int) -> bool:
     return n < k
 
 
-def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Array:
+def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`X^T (X X^T + lambda I)^-1 Y`: cost n^2 k + n^3 / 3 + n^2 v + n k v a site."""
-    gram_snn = jnp.einsum("snk,smk->snm", x_snk, x_snk)
-    return jnp.einsum("snk,snv->skv", x_snk, _solve(gram_snn, y_snv, lambda_s))
+    solved = solve(jnp.einsum("snk,smk->snm", x_snk, x_snk), y_snv, lambda_s)
+    return Solved(jnp.einsum("snk,snv->skv", x_snk, solved.delta_skv), solved.residual_s)
 
 
-def primal(x_snk: Array, y_snv: Array, lambda_s: Array) -> Array:
+def primal(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`(X^T X + lambda I)^-1 (X^T Y)`: cost n k^2 + k^3 / 3 + k^2 v a site."""
-    gram_skk = jnp.einsum("snk,snj->skj", x_snk, x_snk)
-    return _solve(gram_skk, jnp.einsum("snk,snv->skv", x_snk, y_snv), lambda_s)
+    return solve(jnp.einsum("snk,snj->skj", x_snk, x_snk), jnp.einsum("snk,snv->skv", x_snk, y_snv), lambda_s)
 
 
-def _solve(gram_smm: Array, right_smv: Array, lambda_s: Array) -> Array:
-    """Solves by Cholesky: the system is symmetric and, with lambda > 0, positive definite.
+def solve(gram_smm: Array, right_smv: Array, lambda_s: Array) -> Solved:
+    """`(gram + lambda I)^-1 right` by Cholesky: symmetric and, with lambda > 0, positive definite.
 
     Stated as a linear solve, so that its derivative is the same solve once more, as in METHODS section 6, and not the
     derivative of a factorisation.
@@ -50,10 +62,16 @@ def _solve(gram_smm: Array, right_smv: Array, lambda_s: Array) -> Array:
     def multiply(x_smv: Array) -> Array:
         return jnp.einsum("smj,sjv->smv", system_smm, x_smv)
 
-    def solve(_, b_smv: Array) -> Array:
+    def by_factor(_, b_smv: Array) -> Array:
         return jnp.einsum("sjm,sjv->smv", inverse_smm, jnp.einsum("smj,sjv->smv", inverse_smm, b_smv))
 
-    return jax.lax.custom_linear_solve(multiply, right_smv, solve, symmetric=True)
+    x_smv = jax.lax.custom_linear_solve(multiply, right_smv, by_factor, symmetric=True)
+    residual_s = jax.lax.stop_gradient(_norm(multiply(x_smv) - right_smv) / jnp.maximum(_norm(right_smv), TINY))
+    return Solved(jnp.where((residual_s <= WORST_RESIDUAL)[:, None, None], x_smv, jnp.nan), residual_s)
+
+
+def _norm(x_smv: Array) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.square(x_smv), axis=(1, 2)))
 
 
 def _inverse_factor(system_smm: Array) -> Array:

@@ -1,4 +1,4 @@
-"""One edit, pure: (params, deltas, theta, stats, batch) -> (deltas', stats', what was seen on the way)."""
+"""One edit, pure: (params, deltas, theta, stats, prompts) -> (deltas', stats', what was seen on the way)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from emsedit_jax.edit import normalizer
-from emsedit_jax.edit.capture import capture
+from emsedit_jax.edit import normalizer, solve, stream
+from emsedit_jax.edit.capture import Prompts, capture
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule
+from emsedit_jax.edit.stream import Sums
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Batch, Deltas, Sites, Stats, Theta, Trace, pytree
+from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
+
+ROWS_AT_ONCE = 4096  # captured token rows that the device holds together; more are streamed
 
 
 @pytree
 class StepAux:
     """What one edit step saw and did: enough to differentiate it again."""
 
-    trace: Trace
+    traces: tuple[Trace, ...]  # one, or what was streamed (on the host)
+    loss: Float[Array, ""]  # nats, micro-batch means summed
     stats: Stats  # as used by the shift, this step's rows included
     shift: Deltas
+    residual: tuple[Float[Array, " _s"], ...]  # of the ridge solve (`solve.Solved`), per group
+    sums: Sums | None = None  # of a streamed shift
+
+    def without_rows(self) -> StepAux:
+        """For those who will not differentiate it."""
+        return StepAux((), self.loss, self.stats, self.shift, self.residual)
 
 
 def no_edit(sites: Sites) -> Deltas:
@@ -37,14 +47,23 @@ def fresh_stats(sites: Sites) -> Stats:
     return tuple(normalizer.init(g.k + g.v) for g in sites)
 
 
-def shift_of(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace) -> Deltas:
-    """The weight change of every site, float32; no gradient flows into the trace or the statistics."""
+def shift_of(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace
+) -> tuple[Deltas, tuple[Array, ...]]:
+    """(weight change of every site, residual of its solve), float32; no gradient flows into trace or statistics."""
     trace, stats = jax.lax.stop_gradient((trace, stats))
+    shift, residual = [], []
     with jax.default_matmul_precision("highest"):
-        return tuple(
-            rule(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
-            for g, group in enumerate(sites)
-        )
+        for g, group in enumerate(sites):
+            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+            if rule.ridge is None:
+                shift.append(jnp.einsum("snk,snv->skv", x_snk, y_snv))
+                residual.append(jnp.zeros(len(group.layers)))
+            else:
+                solved = solve.ridge(x_snk, y_snv, rule.ridge(group, spec, theta[g]))
+                shift.append(solved.delta_skv)
+                residual.append(solved.residual_s)
+    return tuple(shift), tuple(residual)
 
 
 def seen(stats: Stats, trace: Trace) -> Stats:
@@ -55,14 +74,33 @@ def seen(stats: Stats, trace: Trace) -> Stats:
     )
 
 
+see = jax.jit(seen)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def learn_shift(
     sites: Sites, rule: ShiftRule, spec: NetSpec, deltas: Deltas, theta: Theta, stats: Stats, trace: Trace
-) -> tuple[Deltas, Stats, Deltas]:
-    """(deltas with the shift added, statistics with the rows added, the shift)."""
+) -> tuple[Deltas, Stats, Deltas, tuple[Array, ...]]:
+    """(deltas with the shift added, statistics with the rows added, the shift, its residuals)."""
     stats = seen(stats, trace)
-    shift = shift_of(sites, rule, spec, theta, stats, trace)
-    return jax.tree.map(jnp.add, deltas, shift), stats, shift
+    shift, residual = shift_of(sites, rule, spec, theta, stats, trace)
+    return jax.tree.map(jnp.add, deltas, shift), stats, shift, residual
+
+
+add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other))
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """The rows of all traces as one."""
+    if len(traces) == 1:
+        return traces[0]
+    return Trace(
+        tuple(jnp.concatenate(parts, axis=1) for parts in zip(*(trace.keys for trace in traces), strict=True)),
+        tuple(jnp.concatenate(parts, axis=1) for parts in zip(*(trace.grads for trace in traces), strict=True)),
+        jnp.concatenate([trace.captured_n for trace in traces]),
+        sum((trace.loss for trace in traces), jnp.zeros(())),
+        jnp.concatenate([trace.ce_a for trace in traces]),
+    )
 
 
 def edit_step(
@@ -74,34 +112,22 @@ def edit_step(
     deltas: Deltas,
     theta: Theta,
     stats: Stats,
-    prefix_btd: Float[Array, "b t d"],
-    batch: Batch,
+    prompts: Prompts,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> tuple[Deltas, Stats, StepAux]:
     """Capture on the current weights, update the normaliser, shift, add (METHODS section 5).
 
-    Two compiled programs rather than one: every step shares the capture, only the networks differ in shape.
+    Two compiled programs rather than one: every step shares the capture, only the networks differ in shape. With more
+    than `rows_at_once` rows the captured ones wait on the host and the shift is summed up chunk by chunk.
     """
-    trace = capture(config, sites, params, deltas, prefix_btd, batch)
-    deltas, stats, shift = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
-    return deltas, stats, StepAux(trace, stats, shift)
-
-
-def edit_steps(
-    config: LMConfig,
-    sites: Sites,
-    rule: ShiftRule,
-    specs: Sequence[NetSpec],
-    params: Params,
-    deltas: Deltas,
-    thetas: Sequence[Theta],
-    stats: Sequence[Stats],
-    prefix_btd: Float[Array, "b t d"],
-    batch: Batch,
-) -> tuple[Deltas, tuple[Stats, ...], tuple[StepAux, ...]]:
-    """All i steps over one batch: each captures on the weights that the former left."""
-    new_stats, auxes = [], []
-    for spec, theta, stats_i in zip(specs, thetas, stats, strict=True):
-        deltas, stats_i, aux = edit_step(config, sites, rule, spec, params, deltas, theta, stats_i, prefix_btd, batch)
-        new_stats.append(stats_i)
-        auxes.append(aux)
-    return deltas, tuple(new_stats), tuple(auxes)
+    captured = (capture(config, sites, params, deltas, *one) for one in prompts.passes())
+    if prompts.rows <= rows_at_once:
+        trace = joined(list(captured))
+        deltas, stats, shift, residual = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
+        return deltas, stats, StepAux((trace,), trace.loss, stats, shift, residual)
+    traces, loss = [], jnp.zeros(())
+    for trace in captured:
+        stats, loss = see(stats, trace), loss + trace.loss
+        traces.append(jax.device_get(trace))
+    shift, residual, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
+    return add(deltas, shift), stats, StepAux(tuple(traces), loss, stats, shift, residual, sums)

@@ -3,71 +3,169 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from emsedit_jax.edit.capture import cross_entropy
+from emsedit_jax.edit.capture import Prompts, cross_entropy
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule
 from emsedit_jax.edit.step import StepAux, shift_of
+from emsedit_jax.edit.stream import pull_back_sums
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Batch, Deltas, Sites, Theta, pytree
+from emsedit_jax.types import Batch, Deltas, Sites, Stats, Theta, Trace, pytree
+
+Scalar = Float[Array, ""] | float
+
+
+class Lesson(NamedTuple):
+    """What one edit batch is to teach: the same facts asked otherwise, and facts that must not move."""
+
+    equiv: Prompts
+    unrel: Prompts | None  # None: locality is not asked for
+    weight: float  # of both
 
 
 @pytree
 class MetaLoss:
-    """The parts of a meta-loss, in nats; `drift` is ||W - W0||^2 before its coefficient."""
+    """The parts of a meta-loss, in nats; `drift` is a squared distance, before its coefficient.
 
-    equiv: Float[Array, ""]
-    equiv_ce_a: Float[Array, " a"]
+    Per pass, in the order taken: each answer row's own cross-entropy and divergence, unweighted.
+    """
+
+    equiv: Float[Array, ""]  # weighted sum over lessons
+    locality: Float[Array, ""]  # likewise, before loc_coef
     drift: Float[Array, ""]
+    equiv_ce: tuple[Float[Array, " _a"], ...]
+    locality_kl: tuple[Float[Array, " _a"], ...]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def weight_gradient(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    before: Deltas,
+    deltas: Deltas,
+    lessons: Sequence[Lesson],
+    *,
+    loc_coef: float = 0.0,
+    drift_coef: float = 0.0,
+    origin: Deltas | None = None,
+) -> tuple[MetaLoss, Deltas]:
+    """The meta-loss at the edited weights, and its gradient with respect to each site's weight.
+
+    `sum_j weight_j (CE(equiv_j) + loc_coef KL(unrel_j before || after)) + drift_coef |deltas - origin|^2`
+
+    Args:
+      before: the edits in force before the shift; the divergence's reference.
+      deltas: the edits after it, where the gradient is taken.
+      lessons: in the order their losses are added up.
+      origin: where drift counts from; None for the unedited weights.
+    """
+    drift, total = _drift_gradient(deltas, origin, drift_coef)
+    equiv = locality = jnp.zeros(())
+    equiv_ce, locality_kl = [], []
+    for lesson in lessons:
+        for prefix_btd, batch in lesson.equiv.passes():
+            loss, ce_a, total = add_equiv(config, sites, params, deltas, prefix_btd, batch, lesson.weight, total)
+            equiv += loss
+            equiv_ce.append(ce_a)
+    for lesson in lessons if loc_coef else ():
+        for prefix_btd, batch in lesson.unrel.passes() if lesson.unrel is not None else ():
+            weight = lesson.weight * loc_coef
+            loss, kl_a, total = add_locality(config, sites, params, before, deltas, prefix_btd, batch, weight, total)
+            locality += loss / loc_coef
+            locality_kl.append(kl_a)
+    return MetaLoss(equiv, locality, drift, tuple(equiv_ce), tuple(locality_kl)), total
+
+
+@jax.jit
+def _drift_gradient(deltas: Deltas, origin: Deltas | None, coef: Scalar) -> tuple[Array, Deltas]:
+    moved = deltas if origin is None else jax.tree.map(jnp.subtract, deltas, origin)
+    drift = sum((jnp.sum(jnp.square(one_skv)) for one_skv in moved), jnp.zeros(()))
+    return drift, jax.tree.map(lambda one_skv: 2 * coef * one_skv, moved)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=7)
+def add_equiv(
     config: LMConfig,
     sites: Sites,
     params: Params,
     deltas: Deltas,
     prefix_btd: Float[Array, "b t d"],
-    equiv: Batch,
-    drift_coef: Float[Array, ""] | float,
-) -> tuple[MetaLoss, Deltas]:
-    """`CE(equiv) + drift_coef ||deltas||^2` at the edited weights, and its gradient with respect to each site's weight.
-
-    Deltas count from the weights at the start of training, so they are the drift themselves.
-    """
+    batch: Batch,
+    weight: Scalar,
+    total: Deltas,
+) -> tuple[Array, Array, Deltas]:
+    """(weighted cross-entropy, each row's own, gradient with this pass's in it)."""
 
     def loss_of(deltas: Deltas):
-        x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, equiv.positions_bt, equiv.segments_bt)
-        ce, ce_a = cross_entropy(config, params, x_btd, equiv)
-        drift = sum((jnp.sum(jnp.square(delta_skv)) for delta_skv in deltas), jnp.zeros(()))
-        return ce + drift_coef * drift, MetaLoss(ce, ce_a, drift)
+        x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
+        loss, ce_a = cross_entropy(config, params, x_btd, batch)
+        return weight * loss, ce_a
 
-    gradient, parts = jax.grad(loss_of, has_aux=True)(deltas)
-    return parts, gradient
+    (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+    return loss, ce_a, jax.tree.map(jnp.add, total, gradient)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=8)
+def add_locality(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    before: Deltas,
+    deltas: Deltas,
+    prefix_btd: Float[Array, "b t d"],
+    batch: Batch,
+    weight: Scalar,
+    total: Deltas,
+) -> tuple[Array, Array, Deltas]:
+    """(weighted KL(before || after) over answer rows, each row's own, gradient with this pass's in it)."""
+
+    def log_probs(deltas: Deltas) -> Array:
+        x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
+        return jax.nn.log_softmax(decoder.logits_at(config, params, x_btd, batch.answer_at_a), axis=-1)
+
+    reference_aV = jax.lax.stop_gradient(log_probs(before))
+
+    def loss_of(deltas: Deltas):
+        kl_a = jnp.sum(jnp.exp(reference_aV) * (reference_aV - log_probs(deltas)), axis=-1)
+        kl_a = jnp.where(batch.labels_a >= 0, kl_a, 0.0)
+        return weight * jnp.sum(kl_a * batch.weights_a), kl_a
+
+    (loss, kl_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+    return loss, kl_a, jax.tree.map(jnp.add, total, gradient)
+
+
+def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: Deltas) -> Theta:
+    """The gradient of one step's network: the vjp of its shift with the weights' gradient as cotangent."""
+    if aux.sums is None:
+        return _pull_back(sites, rule, spec, theta, aux.stats, aux.traces[0], gradient)
+    return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, gradient)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: Deltas) -> Theta:
-    """The gradient of one step's network: the vjp of its shift with the weights' gradient as cotangent."""
-    _, pull = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, aux.stats, aux.trace), theta)
+def _pull_back(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace, gradient: Deltas
+) -> Theta:
+    _, pull = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, stats, trace)[0], theta)
     return pull(gradient)[0]
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
 def accumulate(
-    total: tuple[Theta, ...], i: int, theta_grad: Theta, max_grad_norm: Float[Array, ""] | float
+    total: tuple[Theta, ...], i: int, theta_grad: Theta, max_grad_norm: Scalar
 ) -> tuple[tuple[Theta, ...], Float[Array, ""]]:
     """Adds network i's gradient to the running sum and clips the sum over all networks.
 
     Returns (clipped sum, its norm before clipping). The sum is clipped after every network of every batch, on top of
-    what was clipped before, as the published program does.
+    what was clipped before, as the published program does; `max_grad_norm=inf` only adds.
     """
     total = (*total[:i], jax.tree.map(jnp.add, total[i], theta_grad), *total[i + 1 :])
     norm = optax.tree.norm(total)
@@ -75,15 +173,46 @@ def accumulate(
     return jax.tree.map(lambda x: x * factor, total), norm
 
 
-def optimiser(meta_lr: float) -> optax.GradientTransformation:
-    """Adam with the published program's settings."""
-    return optax.adam(meta_lr, b1=0.9, b2=0.999, eps=1e-8)
+class OptimiserSpec(NamedTuple):
+    """Adam's settings; static. The defaults are the published program's."""
+
+    meta_lr: float
+    schedule: str = "constant"  # constant, linear (to 0) or cosine (to 0)
+    warmup: int = 0  # steps from 0 up to meta_lr
+    steps: int = 1  # of the whole training; what linear and cosine end at
+    weight_decay: float = 0.0  # decoupled
+    clip: float = float("inf")  # gradient norm, at the step itself
+
+    def rate(self) -> optax.Schedule:
+        """Learning rate by step."""
+        left = max(self.steps - self.warmup, 1)
+        after = {
+            "constant": lambda: optax.constant_schedule(self.meta_lr),
+            "linear": lambda: optax.linear_schedule(self.meta_lr, 0.0, left),
+            "cosine": lambda: optax.cosine_decay_schedule(self.meta_lr, left),
+        }[self.schedule]()
+        if not self.warmup:
+            return after
+        rise = optax.linear_schedule(self.meta_lr / (self.warmup + 1), self.meta_lr, self.warmup)
+        return optax.join_schedules([rise, after], [self.warmup])
+
+
+def optimiser(spec: OptimiserSpec) -> optax.GradientTransformation:
+    """Adam with betas 0.9 and 0.999 and eps 1e-8, with what the spec adds."""
+    constant = spec.schedule == "constant" and not spec.warmup
+    rate = spec.meta_lr if constant else spec.rate()
+    adam = optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=spec.weight_decay)
+    plain = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
+    step = adam if spec.weight_decay else plain
+    return step if spec.clip == float("inf") else optax.chain(optax.clip_by_global_norm(spec.clip), step)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def adam_step(
-    meta_lr: float, thetas: tuple[Theta, ...], opt_state: optax.OptState, grads: tuple[Theta, ...]
+    spec: OptimiserSpec, thetas: tuple[Theta, ...], opt_state: optax.OptState, grads: tuple[Theta, ...]
 ) -> tuple[tuple[Theta, ...], optax.OptState]:
-    """One step of the optimiser over all networks."""
-    updates, opt_state = optimiser(meta_lr).update(grads, opt_state)
-    return jax.tree.map(jnp.add, thetas, updates), opt_state
+    """One step of the optimiser over all networks; none on a gradient that is not finite."""
+    updates, stepped = optimiser(spec).update(grads, opt_state, thetas)
+    sound = jnp.isfinite(optax.tree.norm(grads))
+    moved = jax.tree.map(jnp.add, thetas, updates), stepped
+    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, (thetas, opt_state))

@@ -1,51 +1,77 @@
-"""Meta-training along a trajectory of edit batches whose edits stay (METHODS section 6, EMSEdit sequential)."""
+"""Editing and meta-training, batch by batch: one loop for every editor (METHODS sections 5 and 6)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from emsedit_jax.edit import hypernet
+from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.edit.step import StepAux, edit_steps, fresh_stats
+from emsedit_jax.edit.step import ROWS_AT_ONCE, StepAux, edit_step, fresh_stats
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.meta.gradient import MetaLoss, accumulate, adam_step, optimiser, pull_back, weight_gradient
+from emsedit_jax.meta.gradient import (
+    Lesson,
+    MetaLoss,
+    OptimiserSpec,
+    accumulate,
+    adam_step,
+    optimiser,
+    pull_back,
+    weight_gradient,
+)
 from emsedit_jax.meta.methods import Method
-from emsedit_jax.types import Deltas, EditTask, MetaState, Sites, Theta
+from emsedit_jax.types import Deltas, MetaState, Sites, Theta
+
+UpdateEvery = Literal["step", "batch", "trajectory"]
 
 
 class Editor(NamedTuple):
-    """The static half of an editor at work: what is edited, by which method, with which networks."""
+    """The static half of an editor at work: what is edited, by which method, with which networks, in how many steps."""
 
     config: LMConfig
     sites: Sites
     method: Method
-    specs: tuple[NetSpec, ...]  # [i]
+    specs: tuple[NetSpec, ...]  # one a step, or one that all steps share
+    iters: int
+    rows_at_once: int = ROWS_AT_ONCE
+
+    def slot(self, i: int) -> int:
+        """Which network and normaliser step i uses."""
+        return i if len(self.specs) > 1 else 0
 
 
 class Learning(NamedTuple):
     """Settings of the meta-training."""
 
-    meta_lr: float
+    optimiser: OptimiserSpec
     max_grad_norm: float
-    reg_coef: float
+    keep_edits: bool  # along a trajectory they stay; step-wise training takes each step's back
+    update_every: UpdateEvery
+    running_clip: bool = True  # clip the sum whenever it grows, as the published program does; else at the update only
+    drift_coef: float = 0.0
+    loc_coef: float = 0.0
+    time_decay: float = 1.0
+    back_depth: int = 1  # batches that a loss looks back on, the current one included
+    repeats: int = 1  # optimiser steps for each update: imitates a shared network listed once for every edit step
 
 
 class TrainAux(NamedTuple):
-    """What one training batch saw: its steps, its loss, the weights' gradient and the clippings' norms before them."""
+    """What one training batch saw: its steps, its losses with the weights' gradients, and the norms before clipping."""
 
     steps: tuple[StepAux, ...]
-    loss: MetaLoss
-    weight_grads: Deltas
+    losses: tuple[MetaLoss, ...]  # one, or one a step
+    weight_grads: tuple[Deltas, ...]  # likewise
     norms: tuple[Float[Array, ""], ...]  # [i]
 
 
-def init(editor: Editor, seed: int) -> MetaState:
-    """Fresh networks and normalisers, one of each a step, drawn from a seed."""
+def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaState:
+    """Fresh networks and normalisers, drawn from a seed."""
     keys = jax.random.split(jax.random.key(seed), len(editor.specs))
     learned = editor.method.learned
     thetas: tuple[Theta, ...] = tuple(
@@ -53,26 +79,40 @@ def init(editor: Editor, seed: int) -> MetaState:
         for spec, key in zip(editor.specs, keys, strict=True)
     )
     stats = tuple(fresh_stats(editor.sites) for _ in editor.specs)
-    return MetaState(thetas, stats, optimiser(0.0).init(thetas), jax.tree.map(jnp.zeros_like, thetas))
+    opt_state = optimiser(learning.optimiser).init(thetas) if learning is not None else ()
+    grads = jax.tree.map(jnp.zeros_like, thetas) if learning is not None else ()
+    return MetaState(thetas, stats, opt_state, grads)
 
 
-def edit_batch(
-    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prefix_btd: Float[Array, "b t d"], task: EditTask
-) -> tuple[Deltas, MetaState, tuple[StepAux, ...]]:
-    """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are."""
-    deltas, stats, auxes = edit_steps(
+def _step(
+    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts, i: int
+) -> tuple[Deltas, MetaState, StepAux]:
+    slot = editor.slot(i)
+    deltas, stats, aux = edit_step(
         editor.config,
         editor.sites,
         editor.method.rule,
-        editor.specs,
+        editor.specs[slot],
         params,
         deltas,
-        state.thetas,
-        state.stats,
-        prefix_btd,
-        task.edit,
+        state.thetas[slot],
+        state.stats[slot],
+        prompts,
+        editor.rows_at_once,
     )
-    return deltas, MetaState(state.thetas, stats, state.opt_state, state.grads), auxes
+    all_stats = (*state.stats[:slot], stats, *state.stats[slot + 1 :])
+    return deltas, MetaState(state.thetas, all_stats, state.opt_state, state.grads), aux
+
+
+def edit_batch(
+    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts
+) -> tuple[Deltas, MetaState, tuple[StepAux, ...]]:
+    """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are."""
+    auxes = []
+    for i in range(editor.iters):
+        deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
+        auxes.append(aux if aux.sums is None else aux.without_rows())
+    return deltas, state, tuple(auxes)
 
 
 def train_batch(
@@ -81,33 +121,71 @@ def train_batch(
     params: Params,
     deltas: Deltas,
     state: MetaState,
-    edit_prefix_btd: Float[Array, "_b _t d"],
-    equiv_prefix_btd: Float[Array, "_b _t d"],
-    task: EditTask,
+    prompts: Prompts,
+    lessons: Sequence[Lesson],
 ) -> tuple[Deltas, MetaState, TrainAux]:
-    """One batch of the trajectory: edit, take one loss at the weights after all steps, and add to the gradients.
+    """One batch of training: edit, take the loss, add to the gradients, and step where the settings say so.
 
-    The loss's weight gradient serves every step's network; the running sum is clipped after each. No optimiser step.
-    The gradients of the `state` given are donated: do not use that state again.
+    Edits that stay give one loss, at the weights after all steps, whose gradient serves every step's network. Edits
+    that are taken back, or an update after every step, give a loss a step.
+
+    Args:
+      lessons: the current batch's, then those of former batches, newest first.
+
+    The gradients of the `state` given are donated, and its networks where there is an update: do not use it again.
     """
-    deltas, state, auxes = edit_batch(editor, params, deltas, state, edit_prefix_btd, task)
-    drift_coef = learning.reg_coef**editor.method.drift_power
-    loss, gradient = weight_gradient(
-        editor.config, editor.sites, params, deltas, equiv_prefix_btd, task.equiv, drift_coef
-    )
-    grads, norms = state.grads, []
-    for i, (spec, aux) in enumerate(zip(editor.specs, auxes, strict=True)):
-        theta_grad = pull_back(editor.sites, editor.method.rule, spec, state.thetas[i], aux, gradient)
-        grads, norm = accumulate(grads, i, theta_grad, learning.max_grad_norm)
-        norms.append(norm)
-    state = MetaState(state.thetas, state.stats, state.opt_state, grads)
-    return deltas, state, TrainAux(auxes, loss, gradient, tuple(norms))
+    a_loss_a_step = learning.update_every == "step" or not learning.keep_edits
+    steps: list[StepAux] = []
+    losses: list[MetaLoss] = []
+    gradients: list[Deltas] = []
+    norms: list[Array] = []
+    for i in range(editor.iters):
+        before = deltas
+        deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
+        steps.append(aux)
+        if a_loss_a_step or i == editor.iters - 1:
+            loss, gradient = weight_gradient(
+                editor.config,
+                editor.sites,
+                params,
+                before,
+                deltas,
+                lessons,
+                loc_coef=learning.loc_coef,
+                drift_coef=learning.drift_coef,
+                origin=before if editor.method.drift == "step" else None,
+            )
+            losses.append(loss)
+            gradients.append(gradient)
+            for taught in (i,) if a_loss_a_step else range(editor.iters):
+                state, norm = _add(editor, learning, state, taught, steps[taught], gradient)
+                norms.append(norm)
+        if learning.update_every == "step":
+            state = finish(learning, state)
+        if not learning.keep_edits:
+            deltas = before
+    if learning.update_every == "batch":
+        state = finish(learning, state)
+    return deltas, state, TrainAux(tuple(steps), tuple(losses), tuple(gradients), tuple(norms))
+
+
+def _add(
+    editor: Editor, learning: Learning, state: MetaState, i: int, aux: StepAux, gradient: Deltas
+) -> tuple[MetaState, Array]:
+    """The weights' gradient brought to step i's network and added to the sum; the sum's norm before clipping."""
+    slot = editor.slot(i)
+    theta_grad = pull_back(editor.sites, editor.method.rule, editor.specs[slot], state.thetas[slot], aux, gradient)
+    bound = learning.max_grad_norm if learning.running_clip else jnp.inf
+    grads, norm = accumulate(state.grads, slot, theta_grad, bound)
+    return MetaState(state.thetas, state.stats, state.opt_state, grads), norm
 
 
 def finish(learning: Learning, state: MetaState) -> MetaState:
-    """The optimiser's one step at the end of a trajectory; the accumulated gradient starts anew.
+    """The optimiser's step on the accumulated gradient, which starts anew.
 
     The networks and moments of the `state` given are donated: do not use that state again.
     """
-    thetas, opt_state = adam_step(learning.meta_lr, state.thetas, state.opt_state, state.grads)
+    thetas, opt_state = state.thetas, state.opt_state
+    for _ in range(learning.repeats):
+        thetas, opt_state = adam_step(learning.optimiser, thetas, opt_state, state.grads)
     return MetaState(thetas, state.stats, opt_state, jax.tree.map(jnp.zeros_like, state.grads))

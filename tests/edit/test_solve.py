@@ -1,3 +1,5 @@
+"""The ridge solution and its gradient against float64, what it costs, and what is said where there is none."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,12 @@ from emsedit_jax.edit import solve
 
 S = 2
 LAMBDA = np.array([0.5, 2.0], np.float32)
-ridge = jax.jit(solve.ridge)
+solved = jax.jit(solve.ridge)
+
+
+def ridge(x_snk, y_snv, lambda_s):
+    """The solution alone."""
+    return solved(x_snk, y_snv, lambda_s).delta_skv
 
 
 def draw(*shape, seed=0):
@@ -33,7 +40,9 @@ def test_both_forms_are_the_ridge_solution(n, k, v):
     x_snk, y_snv, lambda_s = problem(n, k, v)
     solution = expected(x_snk, y_snv, lambda_s)
     for form in (solve.dual, solve.primal, solve.ridge):
-        np.testing.assert_allclose(jax.jit(form)(x_snk, y_snv, lambda_s), solution, rtol=1e-3, atol=2e-5)
+        delta_skv, residual_s = jax.jit(form)(x_snk, y_snv, lambda_s)
+        np.testing.assert_allclose(delta_skv, solution, rtol=1e-3, atol=2e-5)
+        assert np.asarray(residual_s).max() < 1e-4
 
 
 def test_one_row_by_hand():
@@ -52,9 +61,10 @@ def test_a_small_lambda_writes_and_a_large_one_does_not():
 @pytest.mark.parametrize("n", [5, 20])
 def test_rows_of_zeros_change_nothing(n):
     x_snk, y_snv, lambda_s = problem(n, 12, 7)
-    zeros = np.zeros((S, 6, 12), np.float32), np.zeros((S, 6, 7), np.float32)
-    more = [np.concatenate(pair, axis=1) for pair in zip((x_snk, y_snv), zeros, strict=True)]
-    np.testing.assert_allclose(ridge(*more, lambda_s), ridge(x_snk, y_snv, lambda_s), rtol=1e-4, atol=1e-6)
+    more_x_snk, more_y_snv = (np.pad(rows, [(0, 0), (0, 6), (0, 0)]) for rows in (x_snk, y_snv))
+    np.testing.assert_allclose(
+        ridge(more_x_snk, more_y_snv, lambda_s), ridge(x_snk, y_snv, lambda_s), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_system_above_the_doubling_size():
@@ -62,6 +72,54 @@ def test_a_system_above_the_doubling_size():
     x_snk, y_snv = draw(1, n, n + 30), draw(1, n, 3, seed=1)
     lambda_s = np.array([3.0], np.float32)
     np.testing.assert_allclose(ridge(x_snk, y_snv, lambda_s), expected(x_snk, y_snv, lambda_s), rtol=1e-2, atol=1e-4)
+
+
+# ---- whether it solves ----
+
+
+def singular(n, k, site=1):
+    """At one site no row is new to the others, the differences of equal rows differ, and nothing is added."""
+    x_snk, y_snv, lambda_s = problem(n, k, 7)
+    x_snk[site, n // 2 :] = x_snk[site, : n - n // 2]
+    if n > k:  # the keys themselves then span too little
+        x_snk[site, :, -1] = x_snk[site, :, 0]
+    lambda_s = lambda_s.copy()
+    lambda_s[site] = 0
+    return x_snk, y_snv, lambda_s
+
+
+@pytest.mark.parametrize("n", [6, 11])
+def test_equal_rows_without_a_ridge_have_no_solution_and_their_site_is_nan(n):
+    x_snk, y_snv, lambda_s = singular(n, 12)
+    delta_skv, residual_s = map(np.asarray, solved(x_snk, y_snv, lambda_s))
+    assert not residual_s[1] <= solve.WORST_RESIDUAL  # above it, or not a number
+    assert np.isnan(delta_skv[1]).all()
+    assert residual_s[0] < 1e-4
+    np.testing.assert_allclose(delta_skv[0], expected(x_snk, y_snv, LAMBDA)[0], rtol=1e-3, atol=2e-5)
+    with_ridge = solved(x_snk, y_snv, LAMBDA)
+    assert np.asarray(with_ridge.residual_s).max() < 1e-4
+    np.testing.assert_allclose(with_ridge.delta_skv, expected(x_snk, y_snv, LAMBDA), rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("form", [solve.dual, solve.primal])
+def test_nothing_to_write_is_a_solution_of_zeros(form):
+    x_snk, y_snv, lambda_s = problem(5, 12, 7)
+    delta_skv, residual_s = jax.jit(form)(x_snk, 0 * y_snv, lambda_s)
+    np.testing.assert_array_equal(delta_skv, 0)
+    np.testing.assert_array_equal(residual_s, 0)
+
+
+@pytest.mark.parametrize("error", [0.004, 0.02])
+def test_the_residual_by_hand(error, monkeypatch):
+    """A factor whose solution is off by a known share, as rounding might leave it."""
+    half = np.eye(3, dtype=np.float32)[None] / 2
+    monkeypatch.setattr(solve, "_inverse_factor", lambda _: half * np.sqrt(1 + error))
+    x_smv, residual_s = solve.solve(*map(jnp.asarray, (16 * half * half, draw(1, 3, 2), np.zeros(1, np.float32))))
+    assert float(residual_s[0]) == pytest.approx(error, rel=1e-3)
+    if error > solve.WORST_RESIDUAL:
+        assert np.isnan(x_smv).all()
+    else:
+        np.testing.assert_allclose(x_smv, draw(1, 3, 2) / 4 * (1 + error), rtol=1e-5)
 
 
 # ---- its cost ----
@@ -88,7 +146,7 @@ def squares(n, k, of) -> set[int]:
 
 
 def backward(function):
-    return jax.grad(lambda *args: jnp.sum(function(*args)), argnums=(1, 2))
+    return jax.grad(lambda *args: jnp.sum(function(*args).delta_skv), argnums=(1, 2))
 
 
 @pytest.mark.parametrize("of", [lambda function: function, backward], ids=["forward", "backward"])
@@ -140,7 +198,7 @@ def test_the_gradient_is_the_closed_formula(n, k):
     u_skv = np.linalg.solve(gram_skk, g_skv)
 
     def pull(x_snk, y_snv, lambda_s, g_skv):
-        return jax.vjp(lambda y_snv, lambda_s: solve.ridge(x_snk, y_snv, lambda_s), y_snv, lambda_s)[1](g_skv)
+        return jax.vjp(lambda y_snv, lambda_s: solve.ridge(x_snk, y_snv, lambda_s).delta_skv, y_snv, lambda_s)[1](g_skv)
 
     y_grad, lambda_grad = jax.jit(pull)(x_snk, y_snv, lambda_s, g_skv)
     np.testing.assert_allclose(y_grad, np.einsum("snk,skv->snv", x_snk, u_skv), rtol=1e-3, atol=2e-5)

@@ -1,4 +1,4 @@
-from typing import Any
+"""Edit steps: what each captures, which rows its normaliser has seen, and what it adds to the edits."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from emsedit_jax.edit import hypernet, step
-from emsedit_jax.edit.capture import capture, prefix
-from emsedit_jax.edit.shift import learned_ridge
+from emsedit_jax.edit.capture import capture
+from emsedit_jax.edit.shift import LEARNED_RIDGE
+from emsedit_jax.lm import decoder
 from tests import tiny_lm
 from tests.tiny_lm import CONFIG, SITES, SPECS
 
@@ -16,13 +17,13 @@ ROWS = sum(len(item.labels) for item in ITEMS)
 
 
 @pytest.fixture(scope="module")
-def batch():
-    return tiny_lm.packed(ITEMS)
+def params():
+    return tiny_lm.weights()
 
 
 @pytest.fixture(scope="module")
-def params():
-    return tiny_lm.weights()
+def prompts(params):
+    return tiny_lm.given(params, (tiny_lm.packed(ITEMS),))
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,21 @@ def thetas():
 
 
 @pytest.fixture(scope="module")
-def edited(params, thetas, batch):
+def edited(params, thetas, prompts):
     """(deltas, statistics, what each step saw) after two steps from the unedited model."""
-    stats = (step.fresh_stats(SITES),) * 2
-    prefix_btd = prefix(CONFIG, SITES, params, batch)
-    return step.edit_steps(
-        CONFIG, SITES, learned_ridge, SPECS, params, step.no_edit(SITES), thetas, stats, prefix_btd, batch
-    )
+    deltas, stats, auxes = step.no_edit(SITES), [], []
+    for spec, theta in zip(SPECS, thetas, strict=True):
+        deltas, after, aux = step.edit_step(
+            CONFIG, SITES, LEARNED_RIDGE, spec, params, deltas, theta, step.fresh_stats(SITES), prompts
+        )
+        stats.append(after)
+        auxes.append(aux)
+    return deltas, stats, auxes
+
+
+def trace_of(aux):
+    (trace,) = aux.traces
+    return trace
 
 
 def assert_trees_close(one, other, **tolerance):
@@ -60,46 +69,51 @@ def test_each_step_has_statistics_of_its_own_rows(edited):
     _, stats, auxes = edited
     for stats_i, aux in zip(stats, auxes, strict=True):
         jax.tree.map(np.testing.assert_array_equal, stats_i, aux.stats)  # the shift uses this step's rows already
-        for group, one, keys, grads in zip(SITES, stats_i, aux.trace.keys, aux.trace.grads, strict=True):
-            used_n = np.asarray(aux.trace.captured_n)
+        for group, one, keys, grads in zip(SITES, stats_i, trace_of(aux).keys, trace_of(aux).grads, strict=True):
+            used_n = np.asarray(trace_of(aux).captured_n)
             rows = np.concatenate([keys, grads], axis=-1)[:, used_n].reshape(-1, group.k + group.v)
             assert int(one.count) == len(rows) == ROWS * len(group.layers)
             np.testing.assert_allclose(one.mean_c, rows.mean(0), rtol=1e-4, atol=1e-6)
             np.testing.assert_allclose(one.var_c, rows.var(0), rtol=1e-3, atol=1e-9)
 
 
-def test_the_second_step_captures_on_the_weights_that_the_first_left(params, batch, edited):
+def test_the_second_step_captures_on_the_weights_that_the_first_left(params, prompts, edited):
     _, _, (first, second) = edited
-    prefix_btd = prefix(CONFIG, SITES, params, batch)
-    assert_trees_close(first.trace, capture(CONFIG, SITES, params, step.no_edit(SITES), prefix_btd, batch), atol=1e-6)
-    assert_trees_close(second.trace, capture(CONFIG, SITES, params, first.shift, prefix_btd, batch), atol=1e-6)
-    assert second.trace.loss < first.trace.loss - 0.01  # and the edit does what it is for
+    ((prefix_btd, batch),) = prompts.passes()
+    for aux, deltas in ((first, step.no_edit(SITES)), (second, first.shift)):
+        assert_trees_close(trace_of(aux), capture(CONFIG, SITES, params, deltas, prefix_btd, batch), atol=1e-6)
+        assert aux.loss == trace_of(aux).loss
+    assert second.loss < first.loss - 0.01  # and the edit does what it is for
+
+
+def test_each_solve_is_told_to_be_one(edited):
+    for aux in edited[2]:
+        assert [residual_s.shape for residual_s in aux.residual] == [(2,), (1,)]
+        assert max(float(residual_s.max()) for residual_s in aux.residual) < 1e-4
+
+
+def test_no_edit_is_the_unedited_model(params, prompts):
+    """Deltas of zero and no deltas at all give the same logits, bit for bit."""
+    ((prefix_btd, batch),) = prompts.passes()
+
+    @jax.jit
+    def logits(deltas):
+        x_btd, _ = decoder.suffix(CONFIG, SITES, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
+        return decoder.logits_at(CONFIG, params, x_btd, batch.answer_at_a)
+
+    plain = logits(None)
+    np.testing.assert_array_equal(logits(step.no_edit(SITES)), plain)
+    assert np.abs(logits(tiny_lm.random_deltas()) - plain).max() > 0.01
 
 
 def test_no_gradient_flows_into_the_trace_or_the_statistics(thetas, edited):
     aux = edited[2][0]
 
     def size(trace, stats):
-        shift = step.shift_of(SITES, learned_ridge, SPECS[0], thetas[0], stats, trace)
-        return sum(jnp.sum(jnp.square(shift_skv)) for shift_skv in shift)
+        shift, residual = step.shift_of(SITES, LEARNED_RIDGE, SPECS[0], thetas[0], stats, trace)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in (*shift, *residual))
 
-    gradients = jax.jit(jax.grad(size, argnums=(0, 1), allow_int=True))(aux.trace, aux.stats)
+    gradients = jax.jit(jax.grad(size, argnums=(0, 1), allow_int=True))(trace_of(aux), aux.stats)
     floats = [leaf for leaf in jax.tree.leaves(gradients) if leaf.dtype == jnp.float32]
     assert len(floats) == 2 + 2 + 2 + 2 * 2  # keys, grads, loss and ce, mean and variance
     assert not any(leaf.any() for leaf in floats)
-
-
-def test_batches_of_one_shape_compile_each_program_once(params, thetas):
-    programs: tuple[Any, ...] = (prefix, capture, step.learn_shift)
-    sizes = []
-    deltas, stats = step.no_edit(SITES), (step.fresh_stats(SITES),) * 2
-    for seed in range(3):
-        batch = tiny_lm.packed(tiny_lm.prompts([(4 + seed, 2), (6, 1 + seed)], seed))
-        prefix_btd = prefix(CONFIG, SITES, params, batch)
-        deltas, stats, _ = step.edit_steps(
-            CONFIG, SITES, learned_ridge, SPECS, params, deltas, thetas, stats, prefix_btd, batch
-        )
-        sizes.append([program._cache_size() for program in programs])
-    assert sizes[0] == sizes[1] == sizes[2]
-    assert min(sizes[0]) > 0
-    assert int(stats[0][0].count) == 2 * sum(2 + 1 + seed for seed in range(3))

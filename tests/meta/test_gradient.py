@@ -1,18 +1,24 @@
-"""The meta-gradient and the optimiser, against finite differences and formulas by hand."""
+"""The meta-loss's gradient against a loss written out without packing, and the networks' against finite differences."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emsedit_jax.edit.capture import capture, prefix
+from emsedit_jax.data.packing import sorted_order
 from emsedit_jax.edit.hypernet import NetSpec, init
-from emsedit_jax.edit.shift import learned_ridge
 from emsedit_jax.edit.step import StepAux, shift_of
+from emsedit_jax.lm import decoder
 from emsedit_jax.meta import gradient
-from emsedit_jax.types import NormStats, Trace
+from emsedit_jax.meta.gradient import Lesson
+from emsedit_jax.meta.methods import METHODS
+from emsedit_jax.types import Deltas, NormStats, Trace
 from tests import tiny_lm
-from tests.tiny_lm import CONFIG, SITES
+from tests.tiny_lm import CONFIG, SITES, assert_close
+
+# ---- through the shift ----
 
 SPEC = NetSpec(rank=3, n_blocks=1, lr=0.1)
 N = 5
@@ -35,11 +41,13 @@ def random_aux(rng):
     used_n = jnp.arange(N) < N - 1
     keys, grads = tuple(rows(g, g.k) for g in SITES), tuple(rows(g, g.v) for g in SITES)
     trace = Trace(keys, grads, used_n, jnp.zeros(()), jnp.zeros(1))
-    return StepAux(trace, tuple(stats(g.k + g.v) for g in SITES), tiny_lm.random_deltas())
+    seen = tuple(stats(g.k + g.v) for g in SITES)
+    return StepAux((trace,), trace.loss, seen, tiny_lm.random_deltas(), (jnp.zeros(2), jnp.zeros(1)))
 
 
-def test_pull_back_is_the_derivative_of_the_shift():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.learned])
+def test_pull_back_is_the_derivative_of_the_shift(name):
+    rng, rule = np.random.default_rng(0), METHODS[name].rule
     fresh = init(SITES, SPEC, jax.random.key(0))
     with jax.enable_x64(True):
         theta, cotangent = draw(rng, fresh, 0.5), draw(rng, tiny_lm.random_deltas())
@@ -47,98 +55,153 @@ def test_pull_back_is_the_derivative_of_the_shift():
 
         @jax.jit
         def along(theta):
-            shift = shift_of(SITES, learned_ridge, SPEC, theta, aux.stats, aux.trace)
+            shift, _ = shift_of(SITES, rule, SPEC, theta, aux.stats, aux.traces[0])
             return sum(jnp.vdot(g_skv, shift_skv) for g_skv, shift_skv in zip(cotangent, shift, strict=True))
 
-        found = gradient.pull_back(SITES, learned_ridge, SPEC, theta, aux, cotangent)
+        found = gradient.pull_back(SITES, rule, SPEC, theta, aux, cotangent)
         assert jax.tree.structure(found) == jax.tree.structure(theta)
-        leaves, tree = jax.tree.flatten(jax.device_get(theta))
-        for place, slope_of in enumerate(jax.tree.leaves(found)):  # each parameter in a direction of its own
-            step = 1e-6 * rng.normal(size=leaves[place].shape)
+        places, tree = jax.tree_util.tree_flatten_with_path(jax.device_get(theta))
+        leaves = [leaf for _, leaf in places]
+        for at, slope_of in enumerate(jax.tree.leaves(found)):  # each parameter in a direction of its own
+            step = 1e-6 * rng.normal(size=leaves[at].shape)
             up, down = (
-                along(jax.tree.unflatten(tree, [*leaves[:place], leaves[place] + one, *leaves[place + 1 :]]))
+                along(jax.tree.unflatten(tree, [*leaves[:at], leaves[at] + one, *leaves[at + 1 :]]))
                 for one in (step, -step)
             )
             slope = np.vdot(slope_of, step)
             assert slope == pytest.approx(float(up - down) / 2, rel=1e-4, abs=1e-13)
-            assert abs(slope) > 1e-11
+            unused = rule.ridge is None and "lamda" in jax.tree_util.keystr(places[at][0])
+            assert (abs(slope) > 1e-11) != unused
 
 
-@pytest.fixture(scope="module")
-def equiv():
-    shape = tiny_lm.SHAPE._replace(n=48)
-    return tiny_lm.packed(tiny_lm.prompts([(5, 2), (7, 3), (5, 1), (4, 3), (8, 2)], seed=5), shape, rule="all")
+# ---- of the meta-loss ----
+
+LENGTHS = {"now": ((5, 2), (7, 3), (5, 1), (4, 3), (8, 2)), "past": ((6, 1), (5, 4), (7, 2))}  # last batch: not full
+TASKS = {when: tiny_lm.task(seed, lengths) for seed, (when, lengths) in enumerate(LENGTHS.items(), 7)}
 
 
-def test_weight_gradient_is_that_of_cross_entropy_and_of_drift(equiv):
-    params, deltas = tiny_lm.weights(), tiny_lm.random_deltas()
-    prefix_btd = prefix(CONFIG, SITES, params, equiv)
-    trace = capture(CONFIG, SITES, params, deltas, prefix_btd, equiv)
-    parts, found = gradient.weight_gradient(CONFIG, SITES, params, deltas, prefix_btd, equiv, 0.25)
-    np.testing.assert_allclose(parts.equiv, trace.loss, rtol=1e-5)
-    np.testing.assert_allclose(parts.equiv_ce_a, trace.ce_a, atol=1e-5)
-    np.testing.assert_allclose(parts.drift, sum(np.sum(np.square(d)) for d in deltas), rtol=1e-5)
-    for keys, grads, delta_skv, found_skv in zip(trace.keys, trace.grads, deltas, found, strict=True):
-        ce_skv = np.einsum("snk,snv->skv", keys, grads)  # of all rows: the gradient of the cross-entropy
-        np.testing.assert_allclose(found_skv, ce_skv + 2 * 0.25 * delta_skv, rtol=1e-4, atol=1e-5)
+def rows_of(when, kind):
+    """The prompts of a kind, one a row: (tokens, positions, segments, places of the answers, labels, weights).
+
+    A weight is one over the answer tokens of two prompts that follow each other in order of length.
+    """
+    number = {"equiv": 1, "unrel": 2}[kind]
+    items = tiny_lm.prompts(LENGTHS[when], 10 * {"now": 7, "past": 8}[when] + number)
+    items = [items[m] for m in sorted_order(items)]
+    t = max(len(item.tokens) for item in items)
+    tokens_bt, positions_bt, segments_bt = np.zeros((3, len(items), t), np.int32)
+    at, labels, weights = [], [], []
+    for b, item in enumerate(items):
+        own = slice(0, len(item.tokens))
+        tokens_bt[b, own], positions_bt[b, own], segments_bt[b, own] = item.tokens, np.arange(len(item.tokens)), 1
+        micro_batch = items[b - b % 2 : b - b % 2 + 2]
+        at += [b * t + item.prompt_len - 1 + m for m in range(len(item.labels))]
+        labels += item.labels
+        weights += [1 / sum(len(one.labels) for one in micro_batch)] * len(item.labels)
+    return tokens_bt, positions_bt, segments_bt, np.array(at), np.array(labels), np.array(weights)
 
 
-# ---- the running sum and its clipping ----
+def log_probs(params, deltas, rows):
+    tokens_bt, *where, at_a, _, _ = rows
+    x_btd = decoder.prefix(CONFIG, params, decoder.lowest_layer(SITES), tokens_bt, *where)
+    x_btd, _ = decoder.suffix(CONFIG, SITES, params, deltas, x_btd, *where)
+    return jax.nn.log_softmax(decoder.logits(CONFIG, params, x_btd.reshape(-1, CONFIG.d)[at_a]), axis=-1)
 
 
-def networks(*values):
-    return tuple(({"A": jnp.array(one, jnp.float32)},) for one in values)
+def cross_entropy(params, deltas, when):
+    *_, labels_a, weights_a = rows = rows_of(when, "equiv")
+    return -jnp.sum(log_probs(params, deltas, rows)[np.arange(len(labels_a)), labels_a] * weights_a)
 
 
-def numbers(tree):
-    return [np.asarray(net[0]["A"]).tolist() for net in tree]
+def divergence(params, before, deltas, when):
+    """KL(before || after), by probabilities."""
+    *_, weights_a = rows = rows_of(when, "unrel")
+    p_aV, q_aV = (jnp.exp(log_probs(params, one, rows)) for one in (jax.lax.stop_gradient(before), deltas))
+    return jnp.sum(jnp.sum(p_aV * jnp.log(p_aV / q_aV), axis=-1) * weights_a)
 
 
-def test_below_the_limit_gradients_are_summed():
-    total, norm = gradient.accumulate(networks([1.0, 2.0], [0.0]), 1, networks([2.0])[0], 100.0)
-    assert numbers(total) == [[1, 2], [2]]
-    assert float(norm) == pytest.approx(3)
+@functools.cache
+def written_out() -> dict[str, tuple[jax.Array, Deltas]]:
+    """(value, gradient) of each part of the meta-loss and each lesson, unweighted."""
+    params, before, deltas, origin = world()
+
+    def squares(deltas):
+        return sum(jnp.sum(jnp.square(one - other)) for one, other in zip(deltas, origin, strict=True))
+
+    def parts(deltas):
+        found = {f"equiv {when}": cross_entropy(params, deltas, when) for when in LENGTHS}
+        found |= {f"locality {when}": divergence(params, before, deltas, when) for when in LENGTHS}
+        return found | {"drift": squares(deltas), "drift from the start": sum(jnp.vdot(one, one) for one in deltas)}
+
+    values, gradients = jax.jit(lambda deltas: (parts(deltas), jax.jacrev(parts)(deltas)))(deltas)
+    return {name: (value, gradients[name]) for name, value in values.items()}
 
 
-def test_above_it_the_sum_over_all_networks_is_scaled_to_it():
-    total, norm = gradient.accumulate(networks([3.0], [0.0]), 1, networks([4.0])[0], 1.0)
-    assert float(norm) == pytest.approx(5)
-    np.testing.assert_allclose(np.ravel(numbers(total)), [0.6, 0.8], rtol=1e-5)
+@functools.cache
+def world():
+    """(params, edits before, edits after, where drift counts from)."""
+    return (tiny_lm.weights(), *(tiny_lm.random_deltas(seed=seed, scale=0.15) for seed in (1, 2, 3)))
 
 
-def test_clipping_is_cumulative():
-    """What was clipped stays clipped when more is added: not the same as clipping the whole sum once."""
-    total = networks([0.0], [0.0])
-    for i, value in ((0, 30.0), (1, 1.0), (0, 1.0)):
-        total, norm = gradient.accumulate(total, i, networks([value])[0], 1.0)
-    # (30, 0) -> (1, 0); (1, 1) -> (r, r), r = 1 / sqrt(2); (r + 1, r) -> over its norm
-    r = 1 / np.sqrt(2)
-    assert float(norm) == pytest.approx(np.hypot(r + 1, r), rel=1e-4)
-    np.testing.assert_allclose(np.ravel(numbers(total)), np.array([r + 1, r]) / np.hypot(r + 1, r), rtol=1e-4)
+def lesson(when, weight):
+    params = world()[0]
+    return Lesson(tiny_lm.given(params, TASKS[when].equiv), tiny_lm.given(params, TASKS[when].unrel), weight)
 
 
-def test_a_gradient_of_zero_stays_zero():
-    total, norm = gradient.accumulate(networks([0.0], [0.0]), 0, networks([0.0])[0], 1.0)
-    assert (numbers(total), float(norm)) == ([[0], [0]], 0)
+def test_the_meta_loss_and_its_gradient_are_the_ones_written_out():
+    params, before, deltas, origin = world()
+    lessons = [lesson("now", 1.0), lesson("past", 0.7)]
+    found, total = gradient.weight_gradient(
+        CONFIG, SITES, params, before, deltas, lessons, loc_coef=0.6, drift_coef=0.25, origin=origin
+    )
+    by_hand = written_out()
+    for part in ("equiv", "locality"):
+        value = by_hand[f"{part} now"][0] + 0.7 * by_hand[f"{part} past"][0]
+        assert float(getattr(found, part)) == pytest.approx(float(value), rel=1e-5)
+        assert value > 0.01
+    assert float(found.drift) == pytest.approx(float(by_hand["drift"][0]), rel=1e-5)
+    terms = {"equiv now": 1, "equiv past": 0.7, "locality now": 0.6, "locality past": 0.42}
+    expected = [jax.tree.map(lambda g, c=c: c * g, by_hand[name][1]) for name, c in (terms | {"drift": 0.25}).items()]
+    assert all(np.abs(leaf).max() > 0.01 for leaf in jax.tree.leaves(expected))
+    assert_close(total, jax.tree.map(lambda *leaves: sum(leaves), *expected), rel=1e-4)
 
 
-# ---- the optimiser ----
+def test_drift_counts_from_the_unedited_weights_where_nothing_else_is_said():
+    params, before, deltas, _ = world()
+    found, total = gradient.weight_gradient(CONFIG, SITES, params, before, deltas, [], drift_coef=0.25)
+    assert float(found.drift) == pytest.approx(float(written_out()["drift from the start"][0]), rel=1e-5)
+    assert_close(total, jax.tree.map(lambda delta_skv: 0.5 * delta_skv, deltas))
 
 
-def test_adam_by_hand():
-    meta_lr, value, m, v = 0.01, 2.0, 0.0, 0.0
-    thetas, opt_state = networks([value, 1.0]), gradient.optimiser(meta_lr).init(networks([value, 1.0]))
-    for k, g in enumerate([0.5, -2.0, 0.1], 1):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        value -= meta_lr * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
-        thetas, opt_state = gradient.adam_step(meta_lr, thetas, opt_state, networks([g, 0.0]))
-        ((first, second),) = numbers(thetas)
-        assert first == pytest.approx(value, rel=1e-5)
-        assert second == 1
+@pytest.mark.parametrize(("loc_coef", "told"), [(0.0, True), (0.6, False)])
+def test_without_locality_there_is_cross_entropy_alone(loc_coef, told):
+    params, before, deltas, _ = world()
+    equiv, unrel, weight = lesson("now", 1.0)
+    one = Lesson(equiv, unrel if told else None, weight)
+    found, total = gradient.weight_gradient(CONFIG, SITES, params, before, deltas, [one], loc_coef=loc_coef)
+    assert (float(found.locality), found.locality_kl) == (0, ())
+    assert_close(total, written_out()["equiv now"][1], rel=1e-4)
 
 
-def test_adam_s_first_step_is_the_learning_rate_whatever_the_gradient():
-    thetas = networks([1.0, 1.0, 1.0], [1.0])
-    opt_state = gradient.optimiser(0.1).init(thetas)
-    stepped, _ = gradient.adam_step(0.1, thetas, opt_state, networks([1e-3, -5.0, 40.0], [-1.0]))
-    np.testing.assert_allclose(np.concatenate(numbers(stepped)), [0.9, 1.1, 0.9, 1.1], rtol=1e-4)
+def test_what_has_not_moved_diverges_by_nothing():
+    params, _, deltas, _ = world()
+    one = lesson("now", 1.0)
+    found, total = gradient.weight_gradient(CONFIG, SITES, params, deltas, deltas, [one], loc_coef=0.6)
+    assert abs(float(found.locality)) < 1e-6
+    assert_close(total, written_out()["equiv now"][1], rel=1e-4)
+
+
+def test_each_answer_row_s_own_losses_are_reported():
+    """Unweighted: their mean over micro-batches is the loss."""
+    params, before, deltas, _ = world()
+    lessons = [lesson("now", 1.0), lesson("past", 0.7)]
+    found, _ = gradient.weight_gradient(CONFIG, SITES, params, before, deltas, lessons, loc_coef=0.6)
+    for per_row, kind, part in (
+        (found.equiv_ce, "equiv", found.equiv),
+        (found.locality_kl, "unrel", found.locality),
+    ):
+        weights = [getattr(TASKS[when], kind)[0].weights_a for when in LENGTHS]
+        total = sum(share * np.sum(rows_a * w) for share, rows_a, w in zip((1, 0.7), per_row, weights, strict=True))
+        assert total == pytest.approx(float(part), rel=1e-5)
+        for rows_a, w in zip(per_row, weights, strict=True):
+            np.testing.assert_array_equal(np.asarray(rows_a)[w == 0], 0)

@@ -37,12 +37,6 @@ def missing_editor(case: Case) -> str | None:
     return None if name in METHODS else f"the editor {name!r} is not built"
 
 
-def missing_mode(case: Case) -> str | None:
-    """The case's mode of training, if it is not built. To be deleted with its one use when it is."""
-    batch_mode = case.config["editor"]["name"] == "emsedit" and case.config["num_seq"] == 1
-    return "emsedit's batch mode (num_seq 1) is not built" if batch_mode else None
-
-
 # what each stage asks of the package, besides being followed
 NEEDS = {
     "micro-batches": (missing_reader,),
@@ -52,7 +46,6 @@ NEEDS = {
     "module gradient": (
         missing_reader,
         missing_editor,
-        missing_mode,
         lambda case: missing_family(case.model_folder.name),
     ),
     "hypernet gradient": (missing_editor, lambda case: missing_family(case.model_folder.name)),
@@ -63,7 +56,6 @@ NEEDS = {
     "end to end": (
         missing_reader,
         missing_editor,
-        missing_mode,
         lambda case: missing_family(case.model_folder.name),
     ),
 }
@@ -72,15 +64,12 @@ NEEDS = {
 def not_followed(case: Case, stage: str) -> str | None:
     """Why this stage of the case is not to be matched, if its JSON says so."""
     follow = case.about["follow"]
-    if follow == "all":
+    if follow in ("all", "imitate"):  # to imitate is an option, set in ours.py
         return None
     if follow == "until_defect":
         first, what = DEFECTIVE[case.config["editor"]["name"]]
         touched = (first, "validation", "end to end") if first == "shift" else (first, "end to end")
         return f"recorded with a defect of the published program ({what})" if stage in touched else None
-    if follow == "imitate":
-        imitated = ("optimiser", "end to end")
-        return "the option that steps a shared network several times is not built" if stage in imitated else None
     if follow == "rounding_only":
         return "recorded with edits rounded to bfloat16; here they are kept apart in float32"
     raise ValueError(f"{case.name}: unknown 'follow': {follow!r}")

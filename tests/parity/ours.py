@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from emsedit_jax.data import batching, records
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.packing import PackShape
-from emsedit_jax.data.records import Role
+from emsedit_jax.data.records import Cue, EditRecord, Role
+from emsedit_jax.data.tokens import Tokenizer, tokenize
 from emsedit_jax.edit import capture
 from emsedit_jax.edit import sites as edit_sites
+from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.lm.model import LM, load_lm, load_tokenizer
+from emsedit_jax.meta import methods
+from emsedit_jax.meta.gradient import Lesson
+from emsedit_jax.meta.trajectory import Learning
+from emsedit_jax.run import prepare, settings
 from emsedit_jax.types import Deltas, NormStats, Sites, Stats, Theta, Trace
 from tests.parity.golden import ROOT, Case, Pass
 
@@ -46,10 +54,13 @@ def plans(case: Case) -> dict[str, EditPlan]:
     found = {}
     for phase, role in ROLES.items():
         if case.has(f"batch/{phase}"):
-            drawn = case.arrays[f"rows/{phase}"]
+            drawn, tokenizer = case.arrays[f"rows/{phase}"], load_tokenizer(case.model_folder)
+            facts = records.load(dataset["name"], ROOT / dataset[f"{phase}_path"], role=role)
+            if dataset["name"] == "fever":
+                facts = as_drawn(case, phase, facts, tokenizer)
             found[phase] = batching.plan_tasks(
-                records.load(dataset["name"], ROOT / dataset[f"{phase}_path"], role=role),
-                load_tokenizer(case.model_folder),
+                facts,
+                tokenizer,
                 n_edits=dataset["n_edits"],
                 num_batches=len(drawn),
                 batch_size=dataset["batch_size"],
@@ -59,6 +70,32 @@ def plans(case: Case) -> dict[str, EditPlan]:
     planned = [shape for plan in found.values() for shape in plan.shapes.values()]
     shape = common_shape(*(max(sizes) for sizes in zip(*planned, strict=True)))
     return {phase: dataclasses.replace(plan, shapes=dict.fromkeys(plan.shapes, shape)) for phase, plan in found.items()}
+
+
+def as_drawn(case: Case, phase: str, facts: list[EditRecord], tokenizer: Tokenizer) -> list[EditRecord]:
+    """The facts with the paraphrases that the run had drawn: those of the recorded ids."""
+    rows = json.loads((ROOT / case.config["dataset"][f"{phase}_path"]).read_text(encoding="utf-8"))
+    facts = list(facts)
+    for j, batch in enumerate(case.arrays[f"rows/{phase}"].tolist()):
+        left = recorded_prompts(case, f"batch/{phase}/{j}/equiv")
+        for row in batch:
+            cues = [Cue(prompt, rows[row]["alt"]) for prompt in rows[row]["equiv_prompt"]]
+            items = tokenize(cues, [facts[row].source] * len(cues), tokenizer)
+            place = [item.tokens in left for item in items].index(True)
+            left.remove(items[place].tokens)
+            facts[row] = dataclasses.replace(facts[row], equiv=(cues[place],))
+        assert not left
+    return facts
+
+
+def recorded_prompts(case: Case, prefix: str) -> list[tuple[int, ...]]:
+    """Ids of one batch's prompts of a kind, without padding, micro-batch by micro-batch."""
+    fields, found, number = case.under(prefix), [], 0
+    while f"{number}/input_ids" in fields:
+        ids, mask = fields[f"{number}/input_ids"], fields[f"{number}/attention_mask"]
+        found += [tuple(row[used == 1].tolist()) for row, used in zip(ids, mask, strict=True)]
+        number += 1
+    return found
 
 
 def common_shape(b: int, t: int, a: int, n: int) -> PackShape:
@@ -119,7 +156,7 @@ def captured(case: Case) -> dict[str, Trace]:
     """The package's own capture at every pass of a run, on weights with the recorded shifts in them."""
     model, found = lm(case.model_folder), {}
     for one in case.history.passes:
-        batch = plans(case)[one.phase][one.step].edit
+        (batch,) = plans(case)[one.phase][one.step].edit
         prefix_btd = capture.prefix(model.config, sites(case), model.params, batch)
         found[one.key] = capture.capture(
             model.config, sites(case), model.params, deltas(case, one.edits), prefix_btd, batch
@@ -128,11 +165,42 @@ def captured(case: Case) -> dict[str, Trace]:
 
 
 def micro_batch_sums(plan: EditPlan, j: int, kind: str, values_a) -> np.ndarray:
-    """Per-row values of a packed batch, summed inside each micro-batch."""
-    item_a = np.asarray(getattr(plan[j], kind).item_a)
+    """Per-row values of a packed batch, summed inside each micro-batch with the rows' weights."""
+    (batch,) = getattr(plan[j], kind)
+    item_a, values_a = np.asarray(batch.item_a), np.asarray(values_a) * batch.weights_a
     rank = np.argsort(plan.order(j, kind))  # a prompt's place in the published order
     used = item_a >= 0
     return np.bincount(rank[item_a[used]] // plan.batch_size, weights=np.asarray(values_a, np.float64)[used])
+
+
+def prompts(case: Case, phase: str, j: int, kind: str) -> Prompts:
+    """One kind of a batch, ready for the model."""
+    model = lm(case.model_folder)
+    return capture.prompts(model.config, sites(case), model.params, getattr(plans(case)[phase][j], kind))
+
+
+# ------------------------------------------------------------------------------------------------ the editor
+
+
+def config(case: Case) -> ml_collections.ConfigDict:
+    """The recorded configuration, with the package's own settings of training."""
+    repeat = {"repeat_shared": case.about["follow"] == "imitate"}
+    return ml_collections.ConfigDict({**case.config, "train": settings.TRAIN | repeat})
+
+
+def learning(case: Case) -> Learning:
+    """How the package trains with the recorded configuration."""
+    return prepare.learning_of(config(case), methods.method(case.config["editor"]["name"]), len(plans(case)["train"]))
+
+
+def lessons(case: Case, j: int) -> list[Lesson]:
+    """What batch j of the training is to teach, and the batches before it where they are replayed."""
+    found = learning(case)
+    newest_first = range(j, max(j - found.back_depth, -1), -1)
+    return [
+        Lesson(prompts(case, "train", k, "equiv"), prompts(case, "train", k, "unrel"), found.time_decay ** (j - k))
+        for k in newest_first
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ rows and statistics

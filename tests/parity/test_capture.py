@@ -28,8 +28,7 @@ def test_edit_losses_of_micro_batches(case):
     pairs = []
     for one in case.history.passes:
         plan = ours.plans(case)[one.phase]
-        weighted_a = np.asarray(ours.captured(case)[one.key].ce_a) * plan[one.step].edit.weights_a
-        losses = ours.micro_batch_sums(plan, one.step, "edit", weighted_a)
+        losses = ours.micro_batch_sums(plan, one.step, "edit", ours.captured(case)[one.key].ce_a)
         recorded = case.arrays[f"{one.key}/edit_loss"]
         pairs += [(f"{one.key}/edit_loss", losses, recorded)]
         pairs += [(f"{one.key}/loss", ours.captured(case)[one.key].loss, recorded.sum())]

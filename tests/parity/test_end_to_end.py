@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from emsedit_jax.data.scoring import plan_scoring
-from emsedit_jax.edit.capture import prefix
 from emsedit_jax.edit.step import StepAux, no_edit
 from emsedit_jax.meta import methods, trajectory
 from emsedit_jax.run.prefixes import PrefixStore
@@ -25,7 +24,8 @@ class Run(NamedTuple):
     """What a run gave, keyed as the recorded arrays are."""
 
     shifts: dict[str, Deltas]
-    sums: dict[str, tuple]  # clipped sums of the networks' gradients, after the last clipping of an update
+    norms: dict[str, jax.Array]  # of the networks' gradients, before every clipping
+    sums: dict[str, tuple]  # clipped sums of the networks' gradients, where they outlast the batch
     deltas: Deltas
     state: MetaState
     scores: dict[str, np.ndarray]
@@ -36,39 +36,34 @@ def editor_of(case: Case) -> trajectory.Editor:
     settings = case.config["editor"]
     method = methods.method(settings["name"])
     sizes = {name: settings.get(name, 0) for name in ("rank", "n_blocks")}
-    specs = methods.net_specs(method, iters=settings["iters"], lr=settings["lr"], **sizes)
-    return trajectory.Editor(ours.lm(case.model_folder).config, ours.sites(case), method, specs)
+    iters, num_seq = settings["iters"], case.config["num_seq"]
+    specs = methods.net_specs(method, iters=iters, lr=settings["lr"], num_seq=num_seq, **sizes)
+    return trajectory.Editor(ours.lm(case.model_folder).config, ours.sites(case), method, specs, iters)
 
 
 def initial_state(case: Case, editor: trajectory.Editor) -> MetaState:
     """The package's own initial state, but for what is drawn at random: the recorded networks."""
-    state = trajectory.init(editor, seed=0)
+    state = trajectory.init(editor, seed=0, learning=ours.learning(case) if editor.method.learned else None)
     drawn = ours.thetas(case, "init/hyper") if editor.method.learned else state.thetas
     assert jax.tree.map(np.shape, drawn) == jax.tree.map(np.shape, state.thetas), "networks of other sizes"
     return MetaState(drawn, state.stats, state.opt_state, state.grads)
 
 
-def train_trajectory(case: Case, editor: trajectory.Editor, state: MetaState, shifts: dict, sums: dict) -> MetaState:
-    """Sequential meta-training; notes shifts and clipped sums on the way."""
-    model, settings = ours.lm(case.model_folder), case.config["editor"]
-    learning = trajectory.Learning(*(float(settings[name]) for name in ("meta_lr", "max_grad_norm", "reg_coef")))
+def train(case: Case, editor: trajectory.Editor, state: MetaState, found: Run) -> MetaState:
+    """Meta-training; notes shifts, norms and clipped sums on the way."""
+    learning = ours.learning(case)
     deltas = no_edit(editor.sites)
-    plan = ours.plans(case)["train"]
-    assert [update.step for update in case.history.updates] == list(range(len(plan)))
-    for update in case.history.updates:
-        task = plan[update.step]
-        below = {
-            kind: prefix(model.config, editor.sites, model.params, getattr(task, kind)) for kind in ("edit", "equiv")
-        }
+    for j in range(len(ours.plans(case)["train"])):
+        edit, lessons = ours.prompts(case, "train", j, "edit"), ours.lessons(case, j)
         deltas, state, aux = trajectory.train_batch(
-            editor, learning, model.params, deltas, state, below["edit"], below["equiv"], task
+            editor, learning, ours.lm(case.model_folder).params, deltas, state, edit, lessons
         )
-        note(shifts, "train", update.step, aux.steps)
-        sums[update.clip_key(len(aux.norms) - 1)] = ours.host(state.grads)
-    return trajectory.finish(learning, state)
-
-
-TRAININGS = {"emsedit": train_trajectory}  # one row an editor that learns
+        note(found.shifts, "train", j, aux.steps)
+        clippings = [u.clip_key(c) for u in case.history.updates if u.step == j for c in range(len(u.passes))]
+        found.norms.update(zip(clippings, aux.norms, strict=True))
+        if learning.update_every == "trajectory":
+            found.sums[clippings[-1]] = ours.host(state.grads)
+    return trajectory.finish(learning, state) if learning.update_every == "trajectory" else state
 
 
 def note(shifts: dict, phase: str, step: int, auxes: tuple[StepAux, ...]) -> None:
@@ -96,23 +91,20 @@ def scorer(case: Case):
 def run(case: Case) -> Run:
     """Trains, edits and scores as the case did."""
     model, editor = ours.lm(case.model_folder), editor_of(case)
-    shifts: dict[str, Deltas] = {}
-    sums: dict[str, tuple] = {}
-    scores: dict[str, np.ndarray] = {}
-    state = initial_state(case, editor)
+    deltas, state = no_edit(editor.sites), initial_state(case, editor)
+    found = Run({}, {}, {}, deltas, state, {})
     if editor.method.learned:
-        state = TRAININGS[editor.method.name](case, editor, state, shifts, sums)
-    deltas, score, plan = no_edit(editor.sites), scorer(case), ours.plans(case)["valid"]
+        state = train(case, editor, state, found)
+    score, plan = scorer(case), ours.plans(case)["valid"]
     for j in range(len(plan)):
-        task = plan[j]
-        prefix_btd = prefix(model.config, editor.sites, model.params, task.edit)
-        deltas, state, auxes = trajectory.edit_batch(editor, model.params, deltas, state, prefix_btd, task)
-        note(shifts, "valid", j, auxes)
+        prompts = ours.prompts(case, "valid", j, "edit")
+        deltas, state, auxes = trajectory.edit_batch(editor, model.params, deltas, state, prompts)
+        note(found.shifts, "valid", j, auxes)
         if case.has(f"eval/after{j}"):
-            scores |= {f"eval/after{j}/{name}": found for name, found in score(deltas, j + 1).items()}
+            found.scores.update({f"eval/after{j}/{name}": one for name, one in score(deltas, j + 1).items()})
     if "eval/ES" in case.arrays:
-        scores |= {f"eval/{name}": found for name, found in score(deltas, len(plan)).items()}
-    return Run(shifts, sums, deltas, state, scores)
+        found.scores.update({f"eval/{name}": one for name, one in score(deltas, len(plan)).items()})
+    return found._replace(deltas=deltas, state=state)
 
 
 def test_scores_are_equal(case):
@@ -144,7 +136,8 @@ def test_final_weights_statistics_and_logits(case):
 def test_hypernet_gradients(trained_case):
     case = trained_case
     built.require(case, "end to end")
-    pairs = []
-    for key, own in run(case).sums.items():
+    found = run(case)
+    pairs = [(f"{key}/total_norm", own, case.arrays[f"{key}/total_norm"]) for key, own in found.norms.items()]
+    for key, own in found.sums.items():
         pairs += ours.theta_pairs(key, own, ours.thetas(case, f"{key}/grad"))
     assert_close(pairs, END_GRADIENT)

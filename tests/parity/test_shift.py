@@ -18,7 +18,7 @@ def test_shift(case):
     pairs = []
     for one in case.history.passes:
         if case.has(f"{one.key}/keys") and case.has(f"{one.key}/norm"):
-            shift = shift_of(
+            shift, _ = shift_of(
                 ours.sites(case),
                 rule,
                 ours.spec(case, one.net),

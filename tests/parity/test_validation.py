@@ -64,7 +64,7 @@ def test_shifts_and_statistics(case):
         if one.phase == "valid":
             slot = case.slot(one.net)
             before = ours.stats_before(case, one) or stats[slot]  # recorded as long as there is a record
-            _, stats[slot], shift = step.learn_shift(
+            _, stats[slot], shift, _ = step.learn_shift(
                 sites,
                 rule,
                 ours.spec(case, one.net),

@@ -1,0 +1,139 @@
+"""A shift from more rows than the device should hold at once: two sums over chunks of rows, and one solve at the end.
+
+Both sums are as wide as the keys, whatever the number of rows: `X^T X` and `X^T Y` of METHODS section 4, or the latter
+alone for a rule without a ridge. Chunks wait in host memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from emsedit_jax.edit import solve
+from emsedit_jax.edit.hypernet import NetSpec
+from emsedit_jax.edit.shift import ShiftRule
+from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
+
+
+@pytree
+class Sums:
+    """`X^T X` and `X^T Y` of the rows so far, one entry per `SiteGroup`."""
+
+    gram: tuple[Float[Array, "_s _k _k"], ...]  # empty for a rule without a ridge
+    right: tuple[Float[Array, "_s _k _v"], ...]
+
+
+def shift_from(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, traces: Sequence[Trace]
+) -> tuple[Deltas, tuple[Array, ...], Sums]:
+    """(shift, residuals of the solve per group, the sums it was solved from)."""
+    sums = _nothing(sites, rule.ridge is not None)
+    for trace in traces:
+        sums = add_rows(sites, rule, spec, theta, stats, trace, sums)
+    shift, residual = solve_sums(sites, rule, spec, theta, sums)
+    return shift, residual, sums
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _nothing(sites: Sites, gram: bool) -> Sums:
+    return Sums(
+        tuple(jnp.zeros((len(g.layers), g.k, g.k), jnp.float32) for g in sites) if gram else (),
+        tuple(jnp.zeros((len(g.layers), g.k, g.v), jnp.float32) for g in sites),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=6)
+def add_rows(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace, sums: Sums
+) -> Sums:
+    """The sums with one chunk's rows in them; statistics are those of all chunks."""
+    gram, right = list(sums.gram), list(sums.right)
+    with jax.default_matmul_precision("highest"):
+        for g, group in enumerate(sites):
+            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+            right[g] += jnp.einsum("snk,snv->skv", x_snk, y_snv)
+            if rule.ridge is not None:
+                gram[g] += jnp.einsum("snk,snj->skj", x_snk, x_snk)
+    return Sums(tuple(gram), tuple(right))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def solve_sums(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, sums: Sums
+) -> tuple[Deltas, tuple[Array, ...]]:
+    """(shift, residuals) from the sums over all rows."""
+    if rule.ridge is None:
+        return sums.right, tuple(jnp.zeros(len(group.layers)) for group in sites)
+    with jax.default_matmul_precision("highest"):
+        solved = [
+            solve.solve(sums.gram[g], sums.right[g], rule.ridge(group, spec, theta[g])) for g, group in enumerate(sites)
+        ]
+    return tuple(one.delta_skv for one in solved), tuple(one.residual_s for one in solved)
+
+
+def pull_back_sums(
+    sites: Sites,
+    rule: ShiftRule,
+    spec: NetSpec,
+    theta: Theta,
+    stats: Stats,
+    traces: Sequence[Trace],
+    sums: Sums,
+    shift: Deltas,
+    gradient: Deltas,
+) -> Theta:
+    """The vjp of `shift_from` in theta, chunk by chunk (METHODS section 6).
+
+    With U = (X^T X + lambda I)^-1 G held fixed, it is the gradient of `sum <U, X^T Y> - <U, lambda shift>`.
+    """
+    u, theta_grad = _begin_pull_back(sites, rule, spec, theta, sums.gram, shift, gradient)
+    for trace in traces:
+        theta_grad = _pull_back_rows(sites, rule, spec, theta, stats, trace, u, theta_grad)
+    return theta_grad
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _begin_pull_back(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, gram: tuple, shift: Deltas, gradient: Deltas
+) -> tuple[Deltas, Theta]:
+    """(U, the gradient that comes through lambda)."""
+    if rule.ridge is None:
+        return gradient, jax.tree.map(jnp.zeros_like, theta)
+    ridge = rule.ridge
+    with jax.default_matmul_precision("highest"):
+        u = tuple(
+            solve.solve(gram[g], gradient[g], ridge(group, spec, theta[g])).delta_skv for g, group in enumerate(sites)
+        )
+
+        def through_lambda(theta: Theta) -> Array:
+            products_s = [jnp.sum(u[g] * shift[g], axis=(1, 2)) for g in range(len(sites))]
+            terms = [jnp.sum(ridge(group, spec, theta[g]) * products_s[g]) for g, group in enumerate(sites)]
+            return -sum(terms, jnp.zeros(()))
+
+        return u, jax.grad(through_lambda)(theta)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=7)
+def _pull_back_rows(
+    sites: Sites,
+    rule: ShiftRule,
+    spec: NetSpec,
+    theta: Theta,
+    stats: Stats,
+    trace: Trace,
+    u: Deltas,
+    theta_grad: Theta,
+) -> Theta:
+    def along_u(theta: Theta) -> Array:
+        total = jnp.zeros(())
+        for g, group in enumerate(sites):
+            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+            total += jnp.sum(jnp.einsum("snk,skv->snv", x_snk, u[g]) * y_snv)
+        return total
+
+    with jax.default_matmul_precision("highest"):
+        return jax.tree.map(jnp.add, theta_grad, jax.grad(along_u)(theta))
