@@ -5,14 +5,15 @@ from __future__ import annotations
 import ml_collections
 
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.run.settings import EDITORS
+from emsedit_jax.run.settings import EDITORS, TRAIN
 
-ARGS = {"editor": "emsedit"}  # what may stand after the colon, with its default; the default's type is the type read
+# What may stand after the colon, with its default; the default's type is the type read. iters=0: the editor's own.
+ARGS: dict[str, str | int] = {"editor": "emsedit", "iters": 0}
 LLAMA_SITES = ("model.layers.{11..15}.mlp.gate_proj", "model.layers.{18..24}.mlp.up_proj")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """Common defaults. `arg` is the text after the colon of `--config=FILE:editor=ultraedit`.
+    """Common defaults. `arg` is the text after the colon of `--config=FILE:editor=rledit,iters=2`.
 
     Raises:
         InputError: an argument or an editor that is not known.
@@ -30,14 +31,20 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.dataset.train_path = ""  # "": the rows that come with the package
     config.dataset.valid_path = ""
     config.dataset.shuffle = False  # False: file order
+    config.dataset.rows = ""  # which rows of valid_path to edit, such as 4096:8192; empty: all
+    config.dataset.train_rows = ""  # likewise, of train_path
     config.dataset.limit = 0  # rows read of each file; 0: all
+    config.dataset.batch_tokens = 1024  # tokens of a pass over an edit batch; a larger batch takes several: less memory
 
     config.model = ml_collections.ConfigDict()
     config.model.name_or_path = "smollm2-135m"  # a known name, or a local Hugging Face directory
     config.model.dtype = "auto"  # of the weights: auto, float32, bfloat16; edits are always float32
     config.model.edit_modules = LLAMA_SITES  # the published ones for Llama-3-8B
 
-    config.editor = ml_collections.ConfigDict(EDITORS[args["editor"]])  # one table of defaults, listed there
+    config.editor = ml_collections.ConfigDict(EDITORS[str(args["editor"])])  # one table of defaults, listed there
+    config.editor.iters = args["iters"] or config.editor.iters
+
+    config.train = ml_collections.ConfigDict(TRAIN)  # beyond the published single update; listed there
 
     config.eval = ml_collections.ConfigDict()
     config.eval.examples = 5  # facts shown in the model's own words, before and after
@@ -47,11 +54,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     return config
 
 
-def parse_arg(arg: str) -> dict[str, str]:
+def parse_arg(arg: str) -> dict[str, str | int]:
     """Reads `key=value,key=value` into `ARGS`' types.
 
     Raises:
-        InputError: a part without `=`, an unknown key, or an unknown editor.
+        InputError: a part without `=`, an unknown key, a value of another type, or an unknown editor.
     """
     args = dict(ARGS)
     for part in filter(None, (part.strip() for part in arg.split(","))):
@@ -60,9 +67,11 @@ def parse_arg(arg: str) -> dict[str, str]:
             raise InputError(f"config argument {part!r} is not of the form key=value, for instance editor=ultraedit.")
         if key not in ARGS:
             raise InputError(f"unknown config argument {key!r}; known: {', '.join(ARGS)}.{near(key, ARGS)}")
-        args[key] = type(ARGS[key])(value)
+        try:
+            args[key] = type(ARGS[key])(value)
+        except ValueError:
+            raise InputError(f"config argument {part!r}: {key} must be a whole number.") from None
     if args["editor"] not in EDITORS:
-        raise InputError(
-            f"unknown editor {args['editor']!r}; known: {', '.join(EDITORS)}.{near(args['editor'], EDITORS)}"
-        )
+        editor = str(args["editor"])
+        raise InputError(f"unknown editor {editor!r}; known: {', '.join(EDITORS)}.{near(editor, EDITORS)}")
     return args

@@ -1,8 +1,10 @@
 """A real language model's facts change: SmolLM2-135M, 100 facts of the world rewritten, no account, no hub.
 
-The second command edits without training first:
-
     python launch.py --config=configs/quickstart.py
+
+On 2 CPU cores: 130 s the first time (98 MB to download), 80 s from then on. ES/GS/LS 10.6/11.5/62.8 before and
+88.0/63.2/64.7 after. UltraEdit edits without training first:
+
     python launch.py --config=configs/quickstart.py:editor=ultraedit
 """
 
@@ -10,14 +12,14 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import common
+from configs import common, smollm2
 
-# Chosen on the training facts: rows 0 to 99 to train on, rows 200 to 299 and 300 to 399 to edit and score, best mean of
-# the three scores. High layers, because facts of one relation are asked in almost the same words, and lower in the model
-# their keys are too much alike; small steps and four of them, for the same reason.
+# Chosen on the training facts: rows 0 to 99 to train on, rows 200 to 299 and 300 to 399 to edit and score, best mean
+# of the three scores. High layers, because facts of one relation are asked in almost the same words, and lower in the
+# model their keys are too much alike; small steps and four of them, for the same reason.
 SITES = ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj")
 ITERS = 4
-LR = {"emsedit": 2e-4, "ultraedit": 5e-5}  # initial eta: this model's keys are shorter than an 8B model's
+LR = {"emsedit": 2e-4, "ultraedit": 5e-5}  # initial eta with these steps and sites; the others' was not looked for
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -25,8 +27,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.num_seq = 10
     config.dataset.n_edits = 10
     config.model.edit_modules = SITES
-    config.editor.lr = LR[config.editor.name]
-    config.editor.iters = ITERS
-    if config.editor.name == "emsedit":
+    config.editor.iters = config.editor.iters if "iters" in arg or config.editor.name not in LR else ITERS
+    config.editor.lr = LR.get(config.editor.name, smollm2.eta(config.editor.name, config.editor.iters))
+    if "rank" in config.editor:
         config.editor.rank = 256
     return config

@@ -4,17 +4,17 @@ The data are local files:
 
     python launch.py --config=configs/zsre_smollm2.py \
         --config.dataset.train_path=zsre_train.json --config.dataset.valid_path=zsre_eval.json
+
+On 2 CPU cores about 2 minutes. ES/GS/LS 19.7/20.6/25.2 before and 79.6/73.9/27.6 after (mean of three seeds).
+
+Any editor, with any number of edit steps: `--config=configs/zsre_smollm2.py:editor=rledit,iters=2`.
 """
 
 from __future__ import annotations
 
 import ml_collections
 
-from configs import common
-
-# Initial eta: this model's keys are shorter than an 8B model's. Chosen on training rows: 0 to 99 to train on, 200 to 299
-# and 300 to 399 to edit and score, best mean of the three scores.
-LR = {"emsedit": 3e-4, "ultraedit": 1e-4}
+from configs import common, smollm2
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.num_seq = 10
     config.dataset.name = "zsre"
     config.dataset.n_edits = 10
-    config.editor.lr = LR[config.editor.name]
-    if config.editor.name == "emsedit":
+    config.editor.lr = smollm2.eta(config.editor.name, config.editor.iters)
+    if "rank" in config.editor:
         config.editor.rank = 256
     return config

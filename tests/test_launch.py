@@ -1,8 +1,12 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from emsedit_jax.meta.methods import METHODS
+from emsedit_jax.run.settings import FIELDS
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
@@ -45,8 +49,13 @@ def test_help_is_short_and_names_the_flags():
     assert done.returncode == 0
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) < 40
-    for flag in ("--config=", "--workdir=", "--mode=", "--config.dataset.n_edits="):
+    assert max(map(len, done.stdout.splitlines())) <= 120
+    for flag in ("--config=", "--workdir=", "--mode=", "--config.dataset.n_edits=", "--config.editor.load="):
         assert flag in done.stdout
+    for editor in METHODS:
+        assert editor in done.stdout
+    for name in re.findall(r"--config\.([\w.]+)", done.stdout):
+        assert name == "FIELD" or name in FIELDS
 
 
 def test_a_mistake_is_answered_without_loading_jax():

@@ -60,6 +60,11 @@ class Learning(NamedTuple):
     back_depth: int = 1  # batches that a loss looks back on, the current one included
     repeats: int = 1  # optimiser steps for each update: imitates a shared network listed once for every edit step
 
+    @property
+    def a_loss_a_step(self) -> bool:
+        """Whether every edit step has a loss of its own; else one, after all steps, serves all."""
+        return self.update_every == "step" or not self.keep_edits
+
 
 class TrainAux(NamedTuple):
     """What one training batch saw: its steps, its losses with the weights' gradients, and the norms before clipping."""
@@ -134,7 +139,6 @@ def train_batch(
 
     The gradients of the `state` given are donated, and its networks where there is an update: do not use it again.
     """
-    a_loss_a_step = learning.update_every == "step" or not learning.keep_edits
     steps: list[StepAux] = []
     losses: list[MetaLoss] = []
     gradients: list[Deltas] = []
@@ -143,7 +147,7 @@ def train_batch(
         before = deltas
         deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
         steps.append(aux)
-        if a_loss_a_step or i == editor.iters - 1:
+        if learning.a_loss_a_step or i == editor.iters - 1:
             loss, gradient = weight_gradient(
                 editor.config,
                 editor.sites,
@@ -157,7 +161,7 @@ def train_batch(
             )
             losses.append(loss)
             gradients.append(gradient)
-            for taught in (i,) if a_loss_a_step else range(editor.iters):
+            for taught in (i,) if learning.a_loss_a_step else range(editor.iters):
                 state, norm = _add(editor, learning, state, taught, steps[taught], gradient)
                 norms.append(norm)
         if learning.update_every == "step":

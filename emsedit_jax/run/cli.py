@@ -32,13 +32,21 @@ Edit a language model's facts and score the result.
   python launch.py --config=configs/zsre_llama.py:editor=ultraedit --config.num_seq=400 --config.dataset.n_edits=20
   python launch.py --mode=eval --workdir=runs/quickstart-...
 
---config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=emsedit or editor=ultraedit
---config.FIELD=VALUE     overrides a field, after --config; for instance
-                           --config.num_seq=20             edit batches, one after the other
+--config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=rledit or editor=rledit,iters=2;
+                         the editors are emsedit, rledit, malmen, mend, ultraedit
+--config.FIELD=VALUE     overrides a field, after --config; configs/common.py and emsedit_jax/run/settings.py
+                         list them all. For instance
+                           --config.num_seq=20             edit batches, one after the other; 1: batch mode
                            --config.dataset.n_edits=10     facts of a batch
                            --config.dataset.train_path=F --config.dataset.valid_path=F
+                           --config.dataset.train_rows=0:4096 --config.dataset.rows=4096:8192   rows of these files
                            --config.model.name_or_path=D   a local Hugging Face directory, or smollm2-135m
                            --config.editor.lr=1e-3         --config.editor.iters=2     --config.seed=1
+                           --config.editor.n_epochs=2      --config.editor.max_steps=-1 (malmen, mend; batch mode)
+                           --config.editor.full_curve      scores all edits so far after every batch
+                           --config.editor.load=FOLDER     that run's trained networks, in place of training
+                           --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
+                           --config.train.update_every=batch --config.train.schedule=cosine
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=train|eval        train: train, edit and score (default); eval: score the edits saved in --workdir again
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,18 +10,20 @@ import ml_collections
 import numpy as np
 
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.errors import InputError
 from emsedit_jax.lm import assets, generate
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import edits, report, resources, workdir
+from emsedit_jax.run import edits, networks, report, resources, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared, prepare, say
-from emsedit_jax.run.progress import track
+from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.report import Example
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.score import NAMES, Scores, means, score_edits
 from emsedit_jax.run.train import edit, train
+from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir
-from emsedit_jax.types import Deltas
+from emsedit_jax.types import Deltas, MetaState
 
 
 def run(config: ml_collections.ConfigDict, path: Path, mode: str) -> None:
@@ -35,7 +38,7 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str) -> None:
 def use_compile_cache() -> None:
     """Keeps compiled programs between runs, in the package's cache folder."""
     jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
@@ -43,30 +46,35 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     """Train, edit, score; writes every file of the workdir."""
     workdir.check_workdir(path, config)
     run = prepare(config)
+    state = first_networks(run)
     folder = workdir.open_workdir(path, config)
     say("workdir", str(folder.path))
 
     def log(row: dict) -> None:
         workdir.append_jsonl(folder.metrics, row)
 
-    deltas = no_edit(run.editor.sites)
-    unedited = score_all(run, deltas, clock, "unedited")
-    state = train(run, trajectory.init(run.editor, config.seed), clock, log)
+    unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
     own: list[Scores] = []
+    so_far: list[Scores] = []
 
     def after_batch(j: int, deltas: Deltas) -> dict:
         with clock.phase("score"):
-            own.append(
-                score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes)
-            )
+            own.append(_score_batch(run, deltas, j))
             row: dict = means(own[-1:])
             if config.editor.full_curve:
-                so_far = [_score_batch(run, deltas, old) for old in range(j)] + own[-1:]
-                row["so_far"] = means(so_far)
+                everything = [_score_batch(run, deltas, old) for old in range(j)] + own[-1:]
+                so_far.append({name: np.concatenate([one[name] for one in everything]) for name in own[-1]})
+                row["so_far"] = means(so_far[-1:])
         return row
 
-    deltas, state = edit(run, state, clock, log, after_batch)
-    edited = score_all(run, deltas, clock, "after editing")
+    try:
+        state = train(run, state, clock, log)
+        if run.editor.method.learned:
+            networks.save(folder.networks, run.editor, state, config.model.name_or_path)
+        deltas, state = edit(run, state, clock, log, after_batch)
+    except Diverged as stop:
+        raise InputError(f"{stop} {_keep(run, folder, stop)}") from None
+    edited = score_all(run, deltas, clock, "after editing", last=own[-1])
     examples = before_and_after(run, deltas)
 
     found = edits.save(folder.edits, run.editor.sites, deltas, config.model.name_or_path)
@@ -77,6 +85,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
             "edits": [n_edits * (j + 1) for j in range(len(own))],
             "after_own": _by_batch(own),
             "after_last": _by_batch(edited),
+            "so_far": _by_batch(so_far) if so_far else {},
             "unedited": _by_batch(unedited),
         },
     )
@@ -84,6 +93,30 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     summary["examples"] = [example._asdict() for example in examples]
     workdir.write_json(folder.summary, summary)
     _show(summary, examples, folder)
+
+
+def first_networks(run: Prepared) -> MetaState:
+    """The networks to begin with: fresh, or those of another run. Raises InputError where they do not fit."""
+    config = run.config
+    state = trajectory.init(run.editor, config.seed, run.learning)
+    if not config.editor.get("load"):
+        return state
+    path = networks.file_of(config.editor.load)
+    state = networks.load(path, run.editor, state, config.model.name_or_path)
+    say("networks", f"{path}, not trained any further")
+    return state
+
+
+def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
+    """Saves what was good before the run broke off; returns words that say where."""
+    kept = []
+    if run.editor.method.learned and watch.is_finite(stop.state):
+        networks.save(folder.networks, run.editor, stop.state, run.config.model.name_or_path)
+        kept.append(folder.networks.name)
+    if stop.deltas is not None:
+        edits.save(folder.edits, run.editor.sites, stop.deltas, run.config.model.name_or_path)
+        kept.append(folder.edits.name)
+    return f"What was good before is in {folder.path}: {' and '.join(kept)}." if kept else "Nothing was saved."
 
 
 def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
@@ -105,19 +138,24 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
 MODES = {"train": run_train, "eval": run_eval}
 
 
-def score_all(run: Prepared, deltas: Deltas, clock: PhaseClock, words: str) -> list[Scores]:
-    """The scores of every edit batch's prompts under `deltas`, batch by batch."""
+def score_all(run: Prepared, deltas: Deltas, clock: PhaseClock, words: str, last: Scores | None = None) -> list[Scores]:
+    """The scores of every edit batch's prompts under `deltas`, batch by batch; those of the last one may be known."""
+    n_batches, n_edits = len(run.valid_plan), run.config.dataset.n_edits
     found = []
-    total = len(run.valid_plan) * run.config.dataset.n_edits
-    with clock.phase("score"), track(total, f"scoring {words}", "facts") as progress:
-        for j in range(len(run.valid_plan)):
-            found.append(_score_batch(run, deltas, j))
-            progress.advance(run.config.dataset.n_edits)
+    with clock.phase("score"), track(n_batches * n_edits, f"scoring {words}", "facts") as progress:
+        shown = Batchwise(progress)
+        for j in range(n_batches):
+            shown.batch(n_edits, len(run.score_plan.cuts[j]))
+            known = last if j == n_batches - 1 else None
+            found.append(known or _score_batch(run, deltas, j, shown.next_pass))
+            shown.end()
     return found
 
 
-def _score_batch(run: Prepared, deltas: Deltas, j: int) -> Scores:
-    return score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes)
+def _score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None] = lambda: None) -> Scores:
+    return score_edits(
+        run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes, begun=begun
+    )
 
 
 def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -14,6 +14,7 @@ EVERY_SHARE = 0.1  # a plain line at every tenth of the way, ...
 AT_LEAST_S, AT_MOST_S = 1.0, 10.0  # ... but not more often than the first, and not more seldom than the second
 
 
+@runtime_checkable
 class Tracker(Protocol):
     def advance(self, n: int = 1, **shown_metrics: float) -> None:
         """Says that `n` more units are done, with what to show beside them (`loss=2.31`)."""
@@ -40,6 +41,31 @@ def track(
             yield _Bar(progress, progress.add_task(label, total=total, unit=unit, rate="", shown=""), unit, clock)
     else:
         yield _Lines(total, label, unit, console, clock)
+
+
+class Batchwise:
+    """Progress over batches that take several passes each: units are done with the passes, and all with the batch."""
+
+    def __init__(self, progress: Tracker):
+        self._progress, self._units, self._parts, self._done, self._shown = progress, 0, 1, 0, 0
+
+    def batch(self, units: int, parts: int) -> None:
+        """A batch of so many units begins, in so many passes."""
+        self._units, self._parts, self._done, self._shown = units, parts, 0, 0
+
+    def next_pass(self) -> None:
+        """A pass begins: those before it are done."""
+        self._show(self._units * self._done // self._parts)
+        self._done += 1
+
+    def end(self) -> None:
+        """The batch is done."""
+        self._show(self._units)
+
+    def _show(self, units: int) -> None:
+        if units > self._shown:
+            self._progress.advance(units - self._shown)
+            self._shown = units
 
 
 class _Bar:

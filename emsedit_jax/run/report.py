@@ -21,6 +21,7 @@ MARKERS = {"ES": "o", "GS": "s", "LS": "^"}
 LINES = {  # of a curve: its key, its name for people, how it is drawn
     "after_own": ("right after its own edit", "-"),
     "after_last": ("after the last edit", "--"),
+    "so_far": ("all edits so far", "-."),
     "unedited": ("unedited", ":"),
 }
 
@@ -81,9 +82,9 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
 
     Args:
         path: the picture; replaced whole.
-        curve: `edits`: edits done so far at each point; `after_own`, `after_last` and `unedited`, any of which may be
-            left out: per score a value in percent for the facts of each batch - scored right after the batch itself
-            was edited in, after the whole sequence, and by the unedited model.
+        curve: `edits`: edits done so far at each point; `after_own`, `after_last`, `so_far` and `unedited`, any of
+            which may be left out: per score a value in percent for the facts of each batch - scored right after the
+            batch itself was edited in, after the whole sequence, together with all before, and by the unedited model.
 
     Raises:
         InputError: the picture cannot be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -65,10 +66,15 @@ def score_edits(
     j: int,
     prefixes: PrefixStore,
     facts: str = "eval",
+    begun: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """The scores of edit batch j's prompts of every kind, under the given edits; `facts` names the plan in the store."""
+    """The scores of edit batch j's prompts of every kind under the given edits; the store knows the plan as `facts`.
+
+    `begun` is called whenever a pass begins.
+    """
     found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
     for number, unit in enumerate(plan.units(j)):
+        begun()
         prefix_btd = prefixes.get(("score", facts, j, number), unit.batch)
         shares = per_item(score_batch(config, sites, params, deltas, prefix_btd, unit.batch), unit.batch)
         for (kind, place), share in zip(unit.sources, shares, strict=True):

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from emsedit_jax.data.records import READERS
+from emsedit_jax.data.records import READERS, parse_rows
 from emsedit_jax.errors import InputError, near
 
+SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32, in which networks and shifts are computed
 TOKENS = ("ans", "all", "ans_interval", "all_interval")  # which token rows are captured
 DTYPES = ("auto", "float32", "bfloat16")
 EMBEDDED_DATASETS = ("worldfacts",)  # come with the package: an empty path means the packaged rows
 
-# The published program's defaults. lr is the initial eta of the shift.
+# The published program's defaults, editor by editor. lr is the initial eta of the shift.
+_EVERY = {
+    "lr": 1e-6,
+    "token": "ans",
+    "iters": 1,  # edit steps of each batch
+    "full_curve": False,  # score all edits so far after every batch, not after the last alone
+    "rows_at_once": 4096,  # captured token rows that the device holds together; more are streamed through the host
+}
+_LEARNED = _EVERY | {
+    "rank": 1024,  # of the hypernetwork's blocks; where each step has a network, that of step i has rank // (i + 1)
+    "n_blocks": 4,
+    "meta_lr": 1e-5,  # Adam's
+    "max_grad_norm": 1.0,
+    "n_epochs": 1,  # passes of training over the same trajectory; 0: networks stay as they are drawn
+    "load": "",  # a run's folder, or its hypernet.safetensors: networks trained before, in place of training
+}
+_STEPWISE = {"max_steps": 1}  # training batches where training is step-wise; -1: as many as the rows fill
 EDITORS: dict[str, dict[str, Any]] = {
-    "emsedit": {
-        "name": "emsedit",
-        "rank": 1024,  # of the hypernetwork's blocks; step i has rank // (i + 1)
-        "n_blocks": 4,
-        "lr": 1e-6,
-        "meta_lr": 1e-5,  # Adam's
-        "max_grad_norm": 1.0,
-        "token": "ans",
-        "reg_coef": 0.5,
-        "iters": 2,  # edit steps of each batch
-        "full_curve": False,  # score all edits so far after every batch, not after the last alone
-    },
-    "ultraedit": {
-        "name": "ultraedit",
-        "lr": 1e-6,
-        "token": "ans",
-        "iters": 1,
-        "full_curve": False,
-    },
+    "emsedit": _LEARNED | _STEPWISE | {"reg_coef": 0.5, "iters": 2},
+    "rledit": _LEARNED | {"loc_coef": 0.6, "reg_coef": 1e-4, "time_decay": 0.95, "back_depth": 10},
+    "malmen": _LEARNED | _STEPWISE | {"loc_coef": 0.6},
+    "mend": _LEARNED | {"rank": 1920, "n_blocks": 2, "loc_coef": 0.6, "max_steps": 100},
+    "ultraedit": _EVERY,
+}
+EDITORS = {name: {"name": name} | fields for name, fields in EDITORS.items()}
+
+# How networks are trained, beyond the published program's single update. The defaults are the program's choices.
+TRAIN: dict[str, Any] = {
+    "update_every": "auto",  # optimiser steps: auto (the editor's own), step, batch, trajectory
+    "n_trajectories": 1,  # of num_seq batches each, over successive rows
+    "schedule": "constant",  # of meta_lr over the optimiser's steps: constant, linear, cosine
+    "warmup": 0,  # optimiser steps up to meta_lr
+    "weight_decay": 0.0,
+    "clip": "running",  # running: the gathered gradient is clipped whenever it grows; update: once, at the update
+    "reading": "program",  # of reg_coef: the program squares EMSEdit's and takes no gradient of RLEdit's; paper
+    "repeat_shared": False,  # imitate the program: a network shared by all steps is stepped once for each of them
+    "holdout": 0,  # batches of training rows kept apart, to tell when to stop
+    "patience": 3,  # trajectories without a better score on them before training stops
 }
 
 
@@ -52,7 +69,18 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+    """Whether it is a number that stays what it is as a float32: neither beyond the largest nor taken for zero."""
+    if not (_is_int(value) or isinstance(value, float)):
+        return False
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
+
+
+def _is_rows(value: Any) -> bool:
+    try:
+        parse_rows(value)
+    except (InputError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def whole(least: int, most: int | None = None) -> Field:
@@ -69,7 +97,7 @@ def one_of(known: tuple[str, ...]) -> Field:
 BOOL = Field(lambda value: isinstance(value, bool), "true or false")
 TEXT = Field(lambda value: isinstance(value, str), "text")
 SOME_TEXT = Field(lambda value: isinstance(value, str) and value.strip() != "", "text that is not empty")
-ABOVE_ZERO = Field(lambda value: _is_number(value) and value > 0, "a finite number above 0")
+ABOVE_ZERO = Field(lambda value: _is_number(value) and value > 0, "a finite number above 0 that fits float32")
 NOT_BELOW_ZERO = Field(lambda value: _is_number(value) and value >= 0, "a finite number of at least 0")
 PATTERNS = Field(
     lambda value: isinstance(value, (tuple, list)) and len(value) > 0 and all(SOME_TEXT.holds(item) for item in value),
@@ -90,6 +118,9 @@ FIELDS: dict[str, Field] = {
     "model.name_or_path": SOME_TEXT,
     "model.dtype": one_of(DTYPES),
     "model.edit_modules": PATTERNS,
+    "dataset.rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
+    "dataset.train_rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
+    "dataset.batch_tokens": whole(1),
     "eval.examples": whole(0),
     "eval.max_new_tokens": whole(1),
     "eval.batch_tokens": whole(1),
@@ -104,6 +135,23 @@ FIELDS: dict[str, Field] = {
     "editor.reg_coef": NOT_BELOW_ZERO,
     "editor.iters": whole(1),
     "editor.full_curve": BOOL,
+    "editor.n_epochs": whole(0),
+    "editor.load": TEXT,
+    "editor.max_steps": Field(lambda value: _is_int(value) and (value == -1 or value >= 1), "-1 or at least 1"),
+    "editor.loc_coef": NOT_BELOW_ZERO,
+    "editor.time_decay": NOT_BELOW_ZERO,
+    "editor.back_depth": whole(1),
+    "editor.rows_at_once": whole(1),
+    "train.update_every": one_of(("auto", "step", "batch", "trajectory")),
+    "train.n_trajectories": whole(1),
+    "train.schedule": one_of(("constant", "linear", "cosine")),
+    "train.warmup": whole(0),
+    "train.weight_decay": NOT_BELOW_ZERO,
+    "train.clip": one_of(("running", "update")),
+    "train.reading": one_of(("program", "paper")),
+    "train.repeat_shared": BOOL,
+    "train.holdout": whole(0),
+    "train.patience": whole(1),
 }
 
 
@@ -142,7 +190,8 @@ def fault(name: str, value: Any) -> str:
 
 
 def _check_paths(found: Mapping[str, Any]) -> None:
-    trains = "meta_lr" in EDITORS[found["editor.name"]]
+    learns = "meta_lr" in EDITORS[found["editor.name"]]
+    trains = learns and not found["editor.load"] and found["editor.n_epochs"] > 0
     if found["dataset.name"] in EMBEDDED_DATASETS:
         return
     for name in ("dataset.train_path", "dataset.valid_path") if trains else ("dataset.valid_path",):

@@ -2,105 +2,202 @@
 
 from __future__ import annotations
 
-import functools
+import collections
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from emsedit_jax.edit.capture import prefix
-from emsedit_jax.edit.step import StepAux, no_edit
-from emsedit_jax.errors import InputError
+from emsedit_jax.data.batching import KINDS, EditPlan
+from emsedit_jax.data.scoring import ScorePlan
+from emsedit_jax.edit.capture import Prompts
+from emsedit_jax.edit.step import no_edit
 from emsedit_jax.meta import trajectory
+from emsedit_jax.meta.gradient import Lesson
+from emsedit_jax.meta.trajectory import Learning
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared
-from emsedit_jax.run.progress import track
-from emsedit_jax.types import Deltas, MetaState, Sites
+from emsedit_jax.run.progress import Batchwise, track
+from emsedit_jax.run.score import Scores, means, score_edits
+from emsedit_jax.run.watch import Diverged, check, check_networks, step_row, training_row
+from emsedit_jax.types import Deltas, EditTask, MetaState
 
 Log = Callable[[dict], None]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def shift_norms(sites: Sites, shift: Deltas) -> dict[str, jax.Array]:
-    """Frobenius norm of each site's weight change."""
-    return {
-        name: jnp.linalg.norm(delta_skv[s])
-        for group, delta_skv in zip(sites, shift, strict=True)
-        for s, name in enumerate(group.names)
-    }
+class Waiting(NamedTuple):
+    """A batch's metrics that are still being computed, and what there was before it."""
+
+    place: dict
+    row: dict
+    state: MetaState
+
+
+def prompts_of(
+    run: Prepared, phase: str, j: int, kind: str, task: EditTask, begun: Callable[[], None] = lambda: None
+) -> Prompts:
+    """One kind of a batch, its prefixes kept in the run's store as far as there is room.
+
+    `begun` is called whenever a pass over the prompts begins.
+    """
+    batches = getattr(task, kind)
+
+    def below(number: int):
+        begun()
+        return run.prefixes.get((phase, j, kind, number), batches[number])
+
+    return Prompts(batches, below)
+
+
+# ---------------------------------------------------------------------------------------------- training
 
 
 def train(run: Prepared, state: MetaState, clock: PhaseClock, log: Log) -> MetaState:
-    """Meta-training: one trajectory over the training batches, whose edits stay, then the optimiser's step.
+    """Meta-training: trajectories over the training batches, each on the original model.
 
-    The trajectory's edits are dropped at the end: the language model is as it was.
+    With facts held out, each trajectory's networks are tried on them, training stops when they get no better, and the
+    best ones are returned.
+
+    Raises: Diverged, with the best networks where facts are held out, else the last good ones.
     """
     if run.learning is None or run.train_plan is None:
         return state
-    deltas, waiting = no_edit(run.editor.sites), None
-    total = len(run.train_plan) * run.config.dataset.n_edits
+    config = run.config
+    passes = config.editor.n_epochs * config.train.n_trajectories
+    size = len(run.train_plan) // config.train.n_trajectories
+    best = Best(config.train.patience)
+    total = passes * size * config.dataset.n_edits
     with clock.phase("train"), track(total, "training", "edits") as progress:
-        for j, task in enumerate(run.train_plan):
-            edit_prefix_btd, equiv_prefix_btd = (
-                prefix(run.lm.config, run.editor.sites, run.lm.params, batch) for batch in (task.edit, task.equiv)
-            )
-            deltas, state, aux = trajectory.train_batch(
-                run.editor, run.learning, run.lm.params, deltas, state, edit_prefix_btd, equiv_prefix_btd, task
-            )
-            row = _step_row(run, aux.steps) | {
-                "equiv_loss": aux.loss.equiv,
-                "drift": aux.loss.drift,
-                "grad_norms": list(aux.norms),
-            }
-            _emit(waiting, log)
-            waiting = ({"phase": "train", "batch": j}, row)
-            progress.advance(run.config.dataset.n_edits)
-        _emit(waiting, log)
-        state = jax.block_until_ready(trajectory.finish(run.learning, state))
+        shown = Batchwise(progress)
+        try:
+            for number in range(passes):
+                first = number % config.train.n_trajectories * size
+                batches = range(first, first + size)
+                state = _trajectory(run, run.learning, state, run.train_plan, batches, number, log, shown)
+                if run.holdout is not None:
+                    found = means(try_out(run, state, run.holdout, number))
+                    log({"phase": "holdout", "trajectory": number} | found)
+                    if best.is_over(sum(found.values()) / len(found), state):
+                        break
+        except Diverged as stop:
+            raise Diverged(str(stop), None, best.state or stop.state) from None
+        state = jax.block_until_ready(best.state or state)
     return state
+
+
+class Best:
+    """The best networks so far, and for how long there were no better ones."""
+
+    def __init__(self, patience: int):
+        self._patience, self._waited, self._score = patience, 0, -np.inf
+        self.state: MetaState | None = None
+
+    def is_over(self, score: float, state: MetaState) -> bool:
+        """Notes one more trajectory's result; whether patience has run out."""
+        if score > self._score:
+            # a copy: the networks that are trained on are given away to the next update
+            self._score, self._waited = score, 0
+            self.state = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), state)
+        else:
+            self._waited += 1
+        return self._waited >= self._patience
+
+
+def _trajectory(
+    run: Prepared,
+    learning: Learning,
+    state: MetaState,
+    plan: EditPlan,
+    batches: range,
+    number: int,
+    log: Log,
+    shown: Batchwise,
+) -> MetaState:
+    """One pass over the batches, from the unedited model."""
+    deltas, waiting = no_edit(run.editor.sites), None
+    past: collections.deque[tuple[Prompts, Prompts]] = collections.deque(maxlen=learning.back_depth)
+    for j in batches:
+        task = plan[j]
+        edit, equiv, unrel = (prompts_of(run, "train", j, kind, task, shown.next_pass) for kind in KINDS)
+        past.appendleft((equiv, unrel))
+        lessons = [
+            Lesson(*both, learning.time_decay**age) for age, both in enumerate(past)
+        ]  # the newest first, as the published program adds them up
+        shown.batch(run.config.dataset.n_edits, passes_of(run.editor.iters, learning, edit, lessons))
+        former = state
+        deltas, state, aux = trajectory.train_batch(run.editor, learning, run.lm.params, deltas, state, edit, lessons)
+        _emit(run, waiting, state, log)
+        place = {"phase": "train", "trajectory": number, "batch": j}
+        waiting = Waiting(place, training_row(run.editor, aux), former)
+        shown.end()
+    _emit(run, waiting, state, log)
+    if learning.update_every == "trajectory":
+        state = trajectory.finish(learning, state)
+    check_networks({"phase": "train", "trajectory": number}, state)
+    return state
+
+
+def passes_of(iters: int, learning: Learning, edit: Prompts, lessons: list[Lesson]) -> int:
+    """Passes over prompts that training on a batch takes."""
+    taught = [one for lesson in lessons for one in (lesson.equiv, lesson.unrel if learning.loc_coef else None) if one]
+    losses = iters if learning.a_loss_a_step else 1
+    return iters * len(edit.batches) + losses * sum(len(one.batches) for one in taught)
+
+
+def _emit(run: Prepared, waiting: Waiting | None, now: MetaState, log: Log) -> None:
+    """Reads a batch's metrics and logs them; stops the run where they are not finite.
+
+    The networks of `now` are still good then: the optimiser takes no step on a gradient that is not finite.
+    """
+    if waiting is None:
+        return
+    row = jax.device_get(waiting.row)
+    good = MetaState(now.thetas, waiting.state.stats, now.opt_state, now.grads)
+    check(run.editor, waiting.place, row, None, good)
+    log(waiting.place | row)
+
+
+def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> list[Scores]:
+    """Scores of other facts, edited into the original model with the networks as they are; nothing is kept.
+
+    Raises: Diverged.
+    """
+    deltas, now = no_edit(run.editor.sites), state
+    for j, task in enumerate(facts.plan):
+        prompts = prompts_of(run, "holdout", j, "edit", task)
+        deltas, now, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, now, prompts)
+        place = {"phase": "holdout", "trajectory": number, "batch": j}
+        check(run.editor, place, jax.device_get(step_row(run.editor, auxes)), None, state)
+    return [
+        score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, facts, j, run.prefixes, "holdout")
+        for j in range(len(facts.plan))
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- editing
 
 
 def edit(
     run: Prepared, state: MetaState, clock: PhaseClock, log: Log, after_batch: Callable[[int, Deltas], dict]
 ) -> tuple[Deltas, MetaState]:
-    """Writes the facts, batch after batch, into the original model; `after_batch` may score and adds to the metrics."""
+    """Writes the facts, batch after batch, into the original model; `after_batch` may score and adds to the metrics.
+
+    Raises: Diverged, with the edits of the batches before.
+    """
     deltas = no_edit(run.editor.sites)
     n_edits = run.config.dataset.n_edits
     with track(len(run.valid_plan) * n_edits, "editing", "edits") as progress:
+        shown = Batchwise(progress)
         for j, task in enumerate(run.valid_plan):
+            former = (deltas if j else None, state)
             with clock.phase("edit"):
-                prefix_btd = prefix(run.lm.config, run.editor.sites, run.lm.params, task.edit)
-                deltas, state, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prefix_btd, task)
-                row = jax.block_until_ready(_step_row(run, auxes))
-            place = {"phase": "edit", "batch": j}
-            _check(place, row)
-            _emit((place, row | after_batch(j, deltas)), log)
-            progress.advance(n_edits)
+                prompts = prompts_of(run, "edit", j, "edit", task, shown.next_pass)
+                shown.batch(n_edits, run.editor.iters * len(prompts.batches))
+                deltas, state, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts)
+                row = jax.block_until_ready(step_row(run.editor, auxes))
+            row, place = jax.device_get(row), {"phase": "edit", "batch": j}
+            check(run.editor, place, row, *former)
+            log(place | row | after_batch(j, deltas))
+            shown.end()
     return deltas, state
-
-
-def _step_row(run: Prepared, auxes: tuple[StepAux, ...]) -> dict:
-    return {
-        "edit_loss": [aux.trace.loss for aux in auxes],
-        "shift_norm": [shift_norms(run.editor.sites, aux.shift) for aux in auxes],
-    }
-
-
-def _emit(waiting: tuple[dict, dict] | None, log: Log) -> None:
-    if waiting is not None:
-        place, row = waiting
-        row = jax.device_get(row)
-        _check(place, row)
-        log(place | row)
-
-
-def _check(place: dict, row: dict) -> None:
-    """Stops at numbers that are not finite, naming where they came up."""
-    for path, value in jax.tree_util.tree_leaves_with_path(row):
-        if not np.all(np.isfinite(value)):
-            what = jax.tree_util.keystr(path)
-            raise InputError(
-                f"{place['phase']} batch {place['batch']}: {what} is {float(value)}, the edits have diverged; "
-                "nothing was saved. Lower --config.editor.lr."
-            )

@@ -43,6 +43,10 @@ class Workdir(NamedTuple):
     def edits(self) -> Path:
         return self.path / "edits.safetensors"
 
+    @property
+    def networks(self) -> Path:
+        return self.path / "hypernet.safetensors"
+
 
 def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     """Whether a new run with `config` may write into `path`; touches nothing, so it can be asked before the long work.

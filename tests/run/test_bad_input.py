@@ -54,8 +54,10 @@ def test_bad_data_are_named_by_file_row_and_field(tmp_path, capsys, role, kind):
         (f"--config.dataset.valid_path={tiny.DATA / 'zsre_evl.json'}", "Did you mean 'zsre_eval.json'"),
         ("--config.dataset.train_path=", "--config.dataset.train_path is empty"),
         ("--config.dataset.n_edits=31", "num_seq=2 x n_edits=31 = 62 rows are needed, but there are 60"),
-        ("--config.dataset.name=zrse", "--config.dataset.name=zrse: must be one of zsre, worldfacts. Did you mean"),
-        ("--config.editor.name=emsedt", "--config.editor.name=emsedt: must be one of emsedit, ultraedit. Did you"),
+        ("--config.dataset.name=zrse", "Did you mean 'zsre'"),
+        ("--config.editor.name=emsedt", "Did you mean 'emsedit'"),
+        ("--config.dataset.name=zrse", "--config.dataset.name=zrse: must be one of zsre, counterfact, "),
+        ("--config.editor.name=emsedt", "--config.editor.name=emsedt: must be one of emsedit, rledit, "),
         ("--config.model.name_or_path=smollm2-135b", "Did you mean 'smollm2-135m'"),
         ("--config.model.edit_modules=('model.layers.{1..2}.mlp.gate_prj',)", "Did you mean 'model.layers.1.mlp.gate"),
         ("--config.model.edit_modules=('model.layers.{4..5}.mlp.up_proj',)", "'model.layers.5.mlp.up_proj' matches no"),
@@ -85,18 +87,6 @@ def test_a_finished_run_is_not_written_over(finished, capsys):
     refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}"))
     refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}", "--config.seed=1"))
     assert tiny.files(finished) == before
-
-
-@pytest.mark.parametrize("editor", ["emsedit", "ultraedit"])
-def test_a_run_that_diverges_names_the_batch_and_saves_no_edits(tmp_path, capsys, editor):
-    folder = tmp_path / "run"
-    assert tiny.call(*tiny.flags("--config.editor.lr=1e30", f"--workdir={folder}", editor=editor)) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
-    assert f"{'train' if editor == 'emsedit' else 'edit'} batch 0: " in said[0]
-    assert "diverged" in said[0]
-    left = {file.name for file in folder.iterdir()}
-    assert left <= {"config.json", "metrics.jsonl"}
 
 
 def damaged(folder):

@@ -15,7 +15,7 @@ from tests.run import tiny
 
 
 def test_a_run_writes_its_files_and_no_others(finished):
-    names = ["config.json", "curve.png", "edits.safetensors", "metrics.jsonl", "summary.json"]
+    names = ["config.json", "curve.png", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl", "summary.json"]
     assert sorted(file.name for file in finished.iterdir()) == names
     assert tiny.read(finished / "config.json") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
@@ -48,10 +48,11 @@ def test_the_summary_has_scores_costs_and_circumstances(finished):
 def test_the_metrics_have_a_row_a_step(finished):
     rows = tiny.rows(finished)
     assert [(row["phase"], row["batch"]) for row in rows] == [("train", 0), ("train", 1), ("edit", 0), ("edit", 1)]
-    learning, editing = {"equiv_loss", "drift", "grad_norms"}, {"ES", "GS", "LS"}
+    learning = {"trajectory", "equiv_loss", "locality_loss", "drift", "grad_norm"}
+    editing = {"ES", "GS", "LS"}
     for row in rows:
         more = learning if row["phase"] == "train" else editing
-        assert set(row) == {"phase", "batch", "edit_loss", "shift_norm"} | more
+        assert set(row) == {"phase", "batch", "edit_loss", "solve_residual", "shift_norm"} | more
         numbers = jax.tree.leaves({name: value for name, value in row.items() if name != "phase"})
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
         assert len(row["edit_loss"]) == 2  # edit steps
@@ -107,8 +108,10 @@ def test_another_seed_gives_other_networks_hence_other_edits(finished, tmp_path)
 def test_how_scoring_is_cut_and_what_is_kept_change_no_score(finished, tmp_path):
     cut = tiny.train(tmp_path / "cut", "--config.eval.batch_tokens=1", "--config.eval.prefix_store_mb=0")
     assert exact(cut) == exact(tiny.read(finished / "summary.json"))
-    assert cut["prefix_store"] == {"hits": 0, "misses": 3 * 24}  # three scorings of 8 facts of 3 prompts
-    assert tiny.read(finished / "summary.json")["prefix_store"] == {"hits": 4, "misses": 2}
+    # two batches: editing asks in each of two steps, training after them for the paraphrases too; then three scorings
+    # of 8 facts of 3 prompts, but for the last 4: scored after their own batch, which is the last
+    assert cut["prefix_store"] == {"hits": 0, "misses": 2 * (2 + 3) + 3 * 24 - 12}
+    assert tiny.read(finished / "summary.json")["prefix_store"] == {"hits": 4 + 3, "misses": 2 * (1 + 2 + 1)}
 
 
 def test_ultraedit_edits_without_training(tmp_path):
@@ -121,8 +124,10 @@ def test_ultraedit_edits_without_training(tmp_path):
     assert other["digests"] == summary["digests"]  # it has nothing to draw
 
 
-def test_a_full_curve_scores_all_edits_so_far_after_every_batch(tmp_path):
+def test_a_full_curve_scores_all_edits_so_far_after_every_batch(finished, tmp_path):
     summary = tiny.train(tmp_path / "run", "--config.editor.full_curve")
+    assert (tmp_path / "run" / "curve.png").read_bytes() != (finished / "curve.png").read_bytes()  # it has lines more
+    assert summary["digests"] == tiny.read(finished / "summary.json")["digests"]
     rows = [row for row in tiny.rows(tmp_path / "run") if row["phase"] == "edit"]
     assert rows[0]["so_far"] == {name: rows[0][name] for name in ("ES", "GS", "LS")}
     assert rows[1]["so_far"] == summary["scores"]["edited"]

@@ -3,9 +3,13 @@ import json
 import numpy as np
 import pytest
 
+from emsedit_jax.data.records import load, parse_rows
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import model
-from emsedit_jax.run.prepare import prepare
+from emsedit_jax.meta.gradient import OptimiserSpec
+from emsedit_jax.meta.methods import METHODS
+from emsedit_jax.meta.trajectory import Learning
+from emsedit_jax.run.prepare import batches_of_training, learning_of, prepare
 from tests.run import tiny
 
 
@@ -32,7 +36,7 @@ def no_model(monkeypatch):
 def test_an_editor_that_learns_has_data_and_settings_to_learn_with(capsys):
     run = prepared("--config.editor.reg_coef=0.25")
     assert run.learning is not None
-    assert run.learning.reg_coef == 0.25
+    assert run.learning.drift_coef == 0.25**2  # the published program multiplies by it twice
     assert [spec.rank for spec in run.editor.specs] == [8, 4]  # halved for the second step
     assert [group.names for group in run.editor.sites] == [tiny.SITES]
     train, evaluation = ([row["src"] for row in file_rows(role)] for role in ("train", "eval"))
@@ -45,7 +49,7 @@ def test_an_editor_that_learns_has_data_and_settings_to_learn_with(capsys):
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said] == ["model", "data", "sites"]
     assert str(tiny.MODEL) in said[0]
-    assert said[1] == "data     zsre: 8 of 60 to train on, 8 of 60 to edit; 2 batches of 4"
+    assert said[1] == "data     zsre: 8 of 60 to train on, 8 facts to edit in 2 batches of 4"
     assert said[2] == "sites    model.layers.{3..4}.mlp.gate_proj (2 of 32 x 56)"
 
 
@@ -54,7 +58,7 @@ def test_without_training_no_training_data_are_read(editor, options, capsys):
     run = prepared("--config.dataset.train_path=nowhere.json", editor=editor, **options)
     assert run.learning is None
     assert run.train_plan is None
-    assert "data     zsre: 8 of 60 to edit; 2 batches of 4" in capsys.readouterr().out
+    assert "data     zsre: 8 facts to edit in 2 batches of 4" in capsys.readouterr().out
 
 
 def test_a_seed_draws_training_and_editing_apart():
@@ -78,8 +82,125 @@ def test_the_facts_of_the_package_need_no_file(capsys):
         (["--config.dataset.n_edits=31"], "zsre_train.json: num_seq=2 x n_edits=31 = 62 rows are needed, but .* 60"),
         (["--config.dataset.limit=7"], "zsre_train.json: num_seq=2 x n_edits=4 = 8 rows are needed, but .* 7"),
         (["--config.dataset.valid_path=nowhere.json"], "nowhere.json: there is no such file"),
+        (
+            ["--config.train.n_trajectories=8"],
+            r"train.json: num_seq=2 x n_trajectories=8 x n_edits=4 = 64 rows are needed, but there are 60; lower "
+            r"--config.num_seq or --config.train.n_trajectories or --config.dataset.n_edits, or give more rows\.$",
+        ),
+        (
+            ["--config.train.n_trajectories=7", "--config.train.holdout=2"],
+            r"\(num_seq=2 x n_trajectories=7 \+ holdout=2\) x n_edits=4 = 64 rows .* or --config.train.holdout or ",
+        ),
+        (
+            ["--config.dataset.train_rows=10:17"],
+            r"= 8 rows are needed, but there are 7 \(--config.dataset.train_rows=10:17\); lower",
+        ),
+        (["--config.dataset.rows=:7"], r"eval.json: .* but there are 7 \(--config.dataset.rows=:7\); lower"),
+        (["--config.dataset.rows=50:61"], r"eval.json: rows 50:61 .* 0:60 .* by --config\.dataset\.rows=50:61\.$"),
+        (["--config.dataset.train_rows=60:"], r"train.json: rows 60:60 .* by --config\.dataset\.train_rows=60:\.$"),
+        (
+            ["--config.train.warmup=1"],
+            r"^--config.train.warmup=1: must be less than .* steps in all, 1, or the ",
+        ),
     ],
 )
 def test_mistakes_in_the_data_are_told_before_the_model_is_loaded(no_model, flags, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=said) as raised:
         prepared(*flags)
+    assert "\n" not in str(raised.value)
+
+
+def test_step_wise_training_that_finds_too_few_rows(no_model):
+    more = ["--config.editor.max_steps=100", "--config.dataset.n_edits=20", "--config.train.holdout=3"]
+    said = r"train.json: \(1 training batch \+ holdout=3\) x n_edits=20 = 80 rows are needed, .* lower --config.train"
+    with pytest.raises(InputError, match=said):
+        prepared(*more, editor="malmen")
+
+
+def test_one_file_in_two_ranges_of_rows():
+    train = tiny.DATA / "zsre_train.json"
+    more = [f"--config.dataset.valid_path={train}", "--config.dataset.rows=20:", "--config.dataset.train_rows=4:20"]
+    run, source = prepared(*more), [row["src"] for row in file_rows("train")]
+    assert run.train_plan is not None
+    assert asked(run.train_plan) == [source[4:8], source[8:12]]
+    assert asked(run.valid_plan) == [source[20:24], source[24:28]]
+    limited = prepared(*more, "--config.dataset.limit=8", "--config.num_seq=1", "--config.dataset.n_edits=8")
+    assert asked(limited.valid_plan) == [source[20:28]]
+
+
+# ---------------------------------------------------------------------------------------------- how networks learn
+
+
+@pytest.mark.parametrize(
+    ("editor", "more", "batches"),
+    [
+        ("malmen", [], 1),
+        ("malmen", ["--config.editor.max_steps=3"], 3),
+        ("malmen", ["--config.editor.max_steps=-1"], 15),  # 60 rows
+        ("malmen", ["--config.editor.max_steps=100"], 15),
+        ("mend", ["--config.editor.max_steps=-1", "--config.train.holdout=1"], 14),
+        ("mend", ["--config.editor.max_steps=-1", "--config.train.holdout=1", "--config.train.n_trajectories=4"], 3),
+        ("mend", ["--config.editor.max_steps=-1", "--config.dataset.train_rows=:9"], 2),
+        ("emsedit", ["--config.editor.max_steps=-1"], 2),  # a trajectory has num_seq
+        ("emsedit", ["--config.editor.max_steps=-1", "--config.num_seq=1"], 15),
+        ("rledit", ["--config.num_seq=1"], 1),
+    ],
+)
+def test_batches_of_a_trajectory(editor, more, batches):
+    config = tiny.command(*more, editor=editor).config
+    found = load("zsre", config.dataset.train_path, role="train", rows=parse_rows(config.dataset.train_rows))
+    assert batches_of_training(config, METHODS[editor], len(found)) == batches
+
+
+def learning(*more, editor="emsedit", batches=2):
+    return learning_of(tiny.command(*more, editor=editor).config, METHODS[editor], batches)
+
+
+def test_the_defaults_are_the_published_programs_choices():
+    assert learning() == Learning(
+        OptimiserSpec(1e-5, steps=1), 1.0, keep_edits=True, update_every="trajectory", drift_coef=0.25
+    )
+    assert learning("--config.num_seq=1") == Learning(
+        OptimiserSpec(1e-5, steps=4), 1.0, keep_edits=False, update_every="step", drift_coef=0.5
+    )
+    assert learning(editor="rledit") == Learning(
+        OptimiserSpec(1e-5, steps=1),
+        1.0,
+        keep_edits=True,
+        update_every="trajectory",
+        loc_coef=0.6,
+        time_decay=0.95,
+        back_depth=10,
+    )
+    for editor in ("malmen", "mend"):
+        assert learning(editor=editor) == Learning(
+            OptimiserSpec(1e-5, steps=2), 1.0, keep_edits=False, update_every="step", loc_coef=0.6
+        )
+
+
+def test_the_papers_reading_multiplies_by_reg_coef_once():
+    paper = "--config.train.reading=paper"
+    assert (learning().drift_coef, learning(paper).drift_coef) == (0.25, 0.5)
+    assert (learning(editor="rledit").drift_coef, learning(paper, editor="rledit").drift_coef) == (0.0, 1e-4)
+    assert learning(paper, "--config.num_seq=1").drift_coef == learning("--config.num_seq=1").drift_coef == 0.5
+    assert learning(paper, editor="malmen") == learning(editor="malmen")
+
+
+def test_a_shared_network_alone_is_stepped_once_for_each_edit_step():
+    repeat = ("--config.train.repeat_shared", "--config.editor.iters=3")
+    for editor, more, repeats in (
+        ("emsedit", [], 1),
+        ("emsedit", ["--config.num_seq=1"], 3),
+        ("rledit", [], 1),
+        ("malmen", [], 3),
+        ("mend", [], 3),
+    ):
+        assert learning(*repeat, *more, editor=editor).repeats == repeats
+
+
+def test_settings_of_the_optimiser():
+    more = ["--config.train.schedule=linear", "--config.train.warmup=3", "--config.train.weight_decay=0.5"]
+    long = ["--config.train.n_trajectories=3", "--config.editor.n_epochs=2", "--config.train.update_every=batch"]
+    found = learning(*more, *long, "--config.train.clip=update", "--config.editor.max_grad_norm=2", batches=5)
+    assert found.optimiser == OptimiserSpec(1e-5, "linear", 3, 30, 0.5, clip=2.0)
+    assert (found.running_clip, found.max_grad_norm) == (False, 2.0)

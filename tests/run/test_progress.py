@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from emsedit_jax.run.progress import track
+from emsedit_jax.run.progress import Batchwise, track
 
 
 class Clock:
@@ -51,3 +51,26 @@ def test_on_a_terminal_a_bar_shows_count_rate_and_metrics():
 def test_an_error_inside_passes_through():
     with pytest.raises(ValueError, match="inner"), track(2, "x", console=Console(file=io.StringIO())):
         raise ValueError("inner")
+
+
+class Counter:
+    """Counts units, as a tracker."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, n: int = 1, **shown_metrics: float) -> None:
+        self.done += n
+
+
+def test_a_batch_is_done_with_its_passes():
+    counter = Counter()
+    shown, seen = Batchwise(counter), []
+    for passes in (4, 3):
+        shown.batch(10, 4)
+        for _ in range(passes):  # one pass fewer than said must not lose units
+            shown.next_pass()
+            seen.append(counter.done)
+        shown.end()
+        seen.append(counter.done)
+    assert seen == [0, 2, 5, 7, 10, 10, 12, 15, 20]

@@ -24,6 +24,13 @@ def test_published_defaults():
     assert (emsedit.rank, emsedit.n_blocks, emsedit.lr, emsedit.meta_lr) == (1024, 4, 1e-6, 1e-5)
     assert (emsedit.max_grad_norm, emsedit.reg_coef, emsedit.iters) == (1, 0.5, 2)
     assert (ultraedit.lr, ultraedit.iters) == (1e-6, 1)
+    rledit, malmen, mend = (common.get_config(f"editor={name}").editor for name in ("rledit", "malmen", "mend"))
+    for editor in (rledit, malmen, mend):
+        assert (editor.lr, editor.meta_lr, editor.max_grad_norm, editor.loc_coef) == (1e-6, 1e-5, 1, 0.6)
+        assert (editor.token, editor.iters, editor.n_epochs) == ("ans", 1, 1)
+    assert (rledit.reg_coef, rledit.time_decay, rledit.back_depth) == (1e-4, 0.95, 10)
+    assert [(one.rank, one.n_blocks) for one in (rledit, malmen, mend)] == [(1024, 4), (1024, 4), (1920, 2)]
+    assert (emsedit.max_steps, malmen.max_steps, mend.max_steps) == (1, 1, 100)
     assert zsre_llama.get_config().dataset.n_edits == 10
     assert common.get_config().dataset.n_edits == 20
 
@@ -56,6 +63,30 @@ def test_configs_do_not_share_state():
         ("editor.reg_coef", -0.5, "at least 0"),
         ("editor.iters", 0, "at least 1"),
         ("eval.max_new_tokens", 0, "at least 1"),
+        ("dataset.rows", "8", "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
+        ("dataset.rows", "8:8", "a range of rows"),
+        ("dataset.train_rows", "9:8", "a range of rows"),
+        ("dataset.train_rows", "-9:8", "a range of rows"),
+        ("dataset.train_rows", 8, "a range of rows"),
+        ("dataset.batch_tokens", 0, "at least 1"),
+        ("editor.lr", 1e39, "above 0 that fits float32"),
+        ("editor.meta_lr", 1e-40, "above 0 that fits float32"),
+        ("editor.max_steps", 0, "-1 or at least 1"),
+        ("editor.max_steps", -2, "-1 or at least 1"),
+        ("editor.n_epochs", -1, "at least 0"),
+        ("editor.load", None, "must be text"),
+        ("editor.rows_at_once", 0, "at least 1"),
+        ("train.update_every", "batches", "one of auto, step, batch, trajectory. Did you mean 'batch'"),
+        ("train.n_trajectories", 0, "at least 1"),
+        ("train.schedule", "cosin", "Did you mean 'cosine'?"),
+        ("train.warmup", -1, "at least 0"),
+        ("train.weight_decay", -0.1, "at least 0"),
+        ("train.weight_decay", float("inf"), "finite number of at least 0"),
+        ("train.clip", "runing", "Did you mean 'running'?"),
+        ("train.reading", "papers", "Did you mean 'paper'?"),
+        ("train.repeat_shared", 1, "true or false"),
+        ("train.holdout", -1, "at least 0"),
+        ("train.patience", 0, "at least 1"),
     ],
 )
 def test_a_bad_value_is_named_as_its_flag(field, value, said):
@@ -76,6 +107,38 @@ def test_unknown_and_missing_fields_are_named():
     config = common.get_config()
     del config.eval["examples"]
     with pytest.raises(InputError, match=r"^--config\.eval\.examples is missing"):
+        settings.check(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("patence", "patience"),
+        ("updates_every", "update_every"),
+        ("n_trajectory", "n_trajectories"),
+    ],
+)
+def test_a_misspelt_field_of_training_is_told_with_the_nearest(name, nearest):
+    config = common.get_config()
+    config.train[name] = 3
+    with pytest.raises(InputError, match=rf"^--config\.train\.{name}: there is no such field\. .*'train\.{nearest}'"):
+        settings.check(config)
+
+
+@pytest.mark.parametrize(("editor", "field"), [("rledit", "back_depth"), ("mend", "max_steps"), ("malmen", "loc_coef")])
+def test_the_fields_of_an_editor_are_checked(editor, field):
+    config = common.get_config(f"editor={editor}")
+    config.editor[field] = -3
+    with pytest.raises(InputError, match=rf"^--config\.editor\.{field}=-3(\.0)?: must be "):
+        settings.check(config)
+
+
+def test_fields_without_effect_are_no_mistake():
+    for editor in settings.EDITORS:
+        config = common.get_config(f"editor={editor}")
+        config.num_seq = 1
+        config.train.holdout, config.train.patience, config.train.repeat_shared = 2, 1, True
+        config.train.reading = "paper"
         settings.check(config)
 
 
@@ -102,13 +165,21 @@ def test_data_that_do_not_come_along_need_a_path():
         settings.check(config)
     config.dataset.valid_path = "rows.json"
     settings.check(config)  # nothing is trained, so no training rows are needed
+    for field, value in (("load", "run"), ("n_epochs", 0)):
+        config = zsre_smollm2.get_config("editor=malmen")
+        config.dataset.valid_path = "rows.json"
+        config.editor[field] = value
+        settings.check(config)
 
 
 @pytest.mark.parametrize(
     ("arg", "said"),
     [
-        ("editor=emsdit", "unknown editor 'emsdit'; known: emsedit, ultraedit. Did you mean 'emsedit'"),
-        ("edtor=emsedit", "unknown config argument 'edtor'; known: editor. Did you mean 'editor'?"),
+        (
+            "editor=emsdit",
+            "unknown editor 'emsdit'; known: emsedit, rledit, malmen, mend, ultraedit. Did you mean 'emsedit'",
+        ),
+        ("edtor=emsedit", "unknown config argument 'edtor'; known: editor, iters. Did you mean 'editor'?"),
         ("ultraedit", "'ultraedit' is not of the form key=value"),
     ],
 )

@@ -7,22 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import launch
+from emsedit_jax.meta.methods import METHODS
 from emsedit_jax.run import cli
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tests/golden/models/llama"
 DATA = ROOT / "tests/golden/data/zsre"
 SITES = ("model.layers.3.mlp.gate_proj", "model.layers.4.mlp.gate_proj")  # the last of five: the least to compile
+MODULES = "--config.model.edit_modules="  # given twice, its tuples are joined
 
 
 def flags(*more: str, editor: str = "emsedit") -> list[str]:
-    """Two batches of four facts; `more` flags come last, so they win."""
-    small = ["--config.editor.rank=8", "--config.editor.n_blocks=1", "--config.editor.iters=2"]
-    sizes = small if editor == "emsedit" else ["--config.editor.iters=1"]
+    """Two batches of four facts, in two steps by emsedit, else in one; `more` flags come last, so they win."""
+    small = ["--config.editor.rank=8", "--config.editor.n_blocks=1"] if METHODS[editor].learned else []
+    small += ["--config.editor.max_steps=1"] if editor == "mend" else []  # a hundred otherwise
+    others = any(flag.startswith(MODULES) for flag in more)
+    modules = [] if others else [f"{MODULES}('model.layers.{{3..4}}.mlp.gate_proj',)"]
     return [
-        f"--config={ROOT / 'configs/quickstart.py'}:editor={editor}",
+        f"--config={ROOT / 'configs/common.py'}:editor={editor}",
         f"--config.model.name_or_path={MODEL}",
-        "--config.model.edit_modules=('model.layers.{3..4}.mlp.gate_proj',)",
+        *modules,
         "--config.dataset.name=zsre",
         f"--config.dataset.train_path={DATA / 'zsre_train.json'}",
         f"--config.dataset.valid_path={DATA / 'zsre_eval.json'}",
@@ -32,7 +36,8 @@ def flags(*more: str, editor: str = "emsedit") -> list[str]:
         "--config.eval.examples=2",
         "--config.eval.max_new_tokens=4",
         "--noconfig.compile_cache",  # where programs are kept is a setting of the whole process
-        *sizes,
+        f"--config.editor.iters={2 if editor == 'emsedit' else 1}",
+        *small,
         *more,
     ]
 

@@ -1,0 +1,168 @@
+"""All editors on one small model, each with an initial eta chosen by the same small search on training rows.
+
+    python -m benchmarks.editors --data=FOLDER
+
+FOLDER holds `zsre/zsre_{train,eval}.json` and `counterfact/counterfact_{train,eval}.json`, or files named by --files.
+Every cell is a run of its own in `--out`: broken off, the command goes on with the first cell that is missing. The
+search edits rows 200 to 399 of zsRE's training file after training on rows 0 to 199; an editor's eta is the one with
+the best mean of ES, GS and LS there. The table edits the first 200 evaluation rows of each data set in file order, in
+20 batches of 10. `--choose` prints only what the search chose, as `configs/smollm2.py` holds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.run import cli
+
+RIDGE = (1e-4, 3e-4, 1e-3, 3e-3)
+NORMALISED = (1e-5, 3e-5, 1e-4, 3e-4)
+PRODUCT = (1e-5, 3e-5, 1e-4, 3e-4)
+ROWS, BATCH = 200, 10
+NAMES = ("ES", "GS", "LS")
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    title: str
+    editor: str
+    iters: int
+    etas: tuple[float, ...]
+    trains: bool = True
+
+
+TABLE = (
+    Row("UltraEdit", "ultraedit", 1, NORMALISED, trains=False),
+    Row("UltraEdit^2", "ultraedit", 2, NORMALISED, trains=False),
+    Row("MEND", "mend", 1, PRODUCT),
+    Row("MALMEN", "malmen", 1, RIDGE),
+    Row("MALMEN^2", "malmen", 2, RIDGE),
+    Row("RLEdit", "rledit", 1, RIDGE),
+    Row("RLEdit^2", "rledit", 2, RIDGE),
+    Row("EMSEdit", "emsedit", 2, RIDGE),
+    Row("EMSEdit, untrained", "emsedit", 2, RIDGE, trains=False),
+)
+
+
+class Cell(NamedTuple):
+    """One run: a line of the table at one eta, on the rows of the search or of a data set's table."""
+
+    row: Row
+    eta: float
+    dataset: str
+    search: bool
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        trained = "" if self.row.trains or self.row.editor == "ultraedit" else "-untrained"
+        where = "search" if self.search else self.dataset
+        return f"{where}-{self.row.editor}{self.row.iters}{trained}-{self.eta:g}"
+
+
+def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> list[str]:
+    """The command line of a cell, without the program's name."""
+    train, valid = files[cell.dataset]
+    row = cell.row
+    found = [
+        f"--config=configs/{cell.dataset}_smollm2.py:editor={row.editor},iters={row.iters}",
+        f"--config.dataset.train_path={train}",
+        f"--config.dataset.valid_path={train if cell.search else valid}",
+        f"--config.dataset.rows={f'{ROWS}:{2 * ROWS}' if cell.search else f':{ROWS}'}",
+        f"--config.dataset.train_rows=:{ROWS}",
+        f"--config.num_seq={ROWS // BATCH}",
+        f"--config.dataset.n_edits={BATCH}",
+        f"--config.editor.lr={cell.eta!r}",
+        f"--config.seed={seed}",
+        "--config.eval.examples=0",
+        f"--workdir={workdir / cell.name}",
+    ]
+    return found if row.trains or row.editor == "ultraedit" else [*found, "--config.editor.n_epochs=0"]
+
+
+def run(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> dict[str, Any] | None:
+    """The cell's summary, from its folder where it is finished; None where the eta makes the edits diverge."""
+    folder = workdir / cell.name
+    summary, diverged = folder / "summary.json", folder / "diverged.txt"
+    if diverged.exists():
+        return None
+    if not summary.exists():
+        from emsedit_jax.run import main as program
+
+        print(f"\n== {cell.name}", flush=True)
+        command = cli.read(["launch.py", *flags(cell, files, workdir, seed)])
+        try:
+            program.run(command.config, command.workdir, command.mode)
+        except InputError as error:
+            if "Lower --config" not in str(error):
+                raise
+            diverged.write_text(str(error), encoding="utf-8")
+            return None
+    return json.loads(summary.read_text(encoding="utf-8"))
+
+
+def mean(summary: dict[str, Any] | None) -> float:
+    """What the search looks for: the mean of the three scores after editing."""
+    return -1.0 if summary is None else statistics.mean(summary["scores"]["edited"][name] for name in NAMES)
+
+
+def choose(row: Row, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> float:
+    """The eta of the best cell."""
+    return max(row.etas, key=lambda eta: mean(run(Cell(row, eta, "zsre", search=True), files, workdir, seed)))
+
+
+def lines(
+    dataset: str, chosen: Sequence[float], files: dict[str, tuple[str, str]], workdir: Path, seed: int
+) -> Iterator[str]:
+    """The data set's table in markdown."""
+    yield f"| {dataset}, {ROWS} edits | eta | ES | GS | LS | training, s per edit | editing, s per edit |"
+    yield "|---|---|---|---|---|---|---|"
+    unedited = None
+    for row, eta in zip(TABLE, chosen, strict=True):
+        summary = run(Cell(row, eta, dataset, search=False), files, workdir, seed)
+        if summary is None:
+            yield f"| {row.title} | {eta:g} | diverged | | | | |"
+            continue
+        if unedited is None:
+            unedited = summary["scores"]["unedited"]
+            yield f"| unedited | | {' | '.join(f'{unedited[name]:.1f}' for name in NAMES)} | | |"
+        scores, seconds = summary["scores"]["edited"], summary["seconds"]
+        trained = f"{seconds['train'] / ROWS:.3f}" if seconds["train"] else "-"
+        words = " | ".join(f"{scores[name]:.1f}" for name in NAMES)
+        yield f"| {row.title} | {eta:g} | {words} | {trained} | {seconds['edit'] / ROWS:.3f} |"
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with the data sets")
+    parser.add_argument("--files", nargs=4, metavar=("ZSRE_TRAIN", "ZSRE_EVAL", "CF_TRAIN", "CF_EVAL"))
+    parser.add_argument("--out", type=Path, default=Path("runs/editors"), help="folder of the cells (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--choose", action="store_true", help="only search, and print the etas")
+    given = parser.parse_args(argv[1:])
+    if given.files is None and given.data is None:
+        raise InputError("name the data with --data=FOLDER, or with --files and four paths.")
+    names = given.files or [
+        str(given.data / name / f"{name}_{role}.json") for name in ("zsre", "counterfact") for role in ("train", "eval")
+    ]
+    files = {"zsre": (names[0], names[1]), "counterfact": (names[2], names[3])}
+    cli.quiet()
+    chosen = [choose(row, files, given.out, given.seed) for row in TABLE]
+    print("\nchosen etas")
+    for row, eta in zip(TABLE, chosen, strict=True):
+        print(f'    ("{row.editor}", {row.iters}): {eta:g},  # {row.title}')
+    for dataset in () if given.choose else files:
+        print()
+        print("\n".join(lines(dataset, chosen, files, given.out, given.seed)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_code(main, sys.argv))

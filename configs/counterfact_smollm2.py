@@ -1,0 +1,26 @@
+"""CounterFact on SmolLM2-135M: 10 batches of 10 edits, rows in file order.
+
+The data are local files:
+
+    python launch.py --config=configs/counterfact_smollm2.py \
+        --config.dataset.train_path=counterfact_train.json --config.dataset.valid_path=counterfact_eval.json
+
+Any editor, with any number of edit steps: `--config=configs/counterfact_smollm2.py:editor=rledit,iters=2`.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import common, smollm2
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    config = common.get_config(arg)
+    config.num_seq = 10
+    config.dataset.name = "counterfact"
+    config.dataset.n_edits = 10
+    config.editor.lr = smollm2.eta(config.editor.name, config.editor.iters)
+    if "rank" in config.editor:
+        config.editor.rank = 256
+    return config

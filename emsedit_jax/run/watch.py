@@ -1,0 +1,137 @@
+"""What each edit step reports, and the stop where a number is not finite or a solve not to be trusted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emsedit_jax.edit.solve import WORST_RESIDUAL
+from emsedit_jax.edit.step import StepAux
+from emsedit_jax.errors import InputError
+from emsedit_jax.meta.trajectory import Editor, TrainAux
+from emsedit_jax.types import Deltas, MetaState, Sites
+
+OF_A_STEP = ("edit_loss", "solve_residual", "shift_norm")  # in the order they come about
+OF_A_LOSS = ("equiv_loss", "locality_loss", "drift")
+
+
+class Diverged(InputError):
+    """The run cannot go on; holds what was good before the batch that broke it (no edits: there were none yet)."""
+
+    def __init__(self, message: str, deltas: Deltas | None, state: MetaState):
+        super().__init__(message)
+        self.deltas, self.state = deltas, state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def shift_norms(sites: Sites, shift: Deltas) -> dict[str, jax.Array]:
+    """Frobenius norm of each site's weight change."""
+    return {
+        name: jnp.linalg.norm(delta_skv[s])
+        for group, delta_skv in zip(sites, shift, strict=True)
+        for s, name in enumerate(group.names)
+    }
+
+
+def step_row(editor: Editor, auxes: tuple[StepAux, ...]) -> dict:
+    """The metrics of a batch's edit steps: a list entry a step, inside it a number a site. Still on the device."""
+    solves = editor.method.rule.ridge is not None
+    row = {
+        "edit_loss": [aux.loss for aux in auxes],
+        "shift_norm": [shift_norms(editor.sites, aux.shift) for aux in auxes],
+    }
+    return row | ({"solve_residual": [_by_site(editor.sites, aux.residual) for aux in auxes]} if solves else {})
+
+
+def training_row(editor: Editor, aux: TrainAux) -> dict:
+    """The metrics of a training batch: those of its steps; its losses, one or one a step; its gradients' norms."""
+    return step_row(editor, aux.steps) | {
+        "equiv_loss": [loss.equiv for loss in aux.losses],
+        "locality_loss": [loss.locality for loss in aux.losses],
+        "drift": [loss.drift for loss in aux.losses],
+        "grad_norm": list(aux.norms),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _by_site(sites: Sites, residual: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return {
+        name: residual_s[s]
+        for group, residual_s in zip(sites, residual, strict=True)
+        for s, name in enumerate(group.names)
+    }
+
+
+def check(editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, state: MetaState) -> None:
+    """Stops at the first number that went wrong, naming batch, step and site.
+
+    Raises: Diverged, with the `deltas` and `state` given.
+    """
+    for where, name, value in _in_order(row):
+        fault = _fault(editor, name, float(value))
+        if fault:
+            raise Diverged(f"{_words(place)}{where}: {fault}", deltas, state)
+
+
+def check_networks(place: Mapping, state: MetaState) -> None:
+    """Stops where the optimiser left numbers that are not finite, which no later batch would tell it by.
+
+    Raises: Diverged, with the `state` given.
+    """
+    if not is_finite(state):
+        raise Diverged(
+            f"{place['phase']}{_of(place)}: the networks are not finite after the optimiser's last step. "
+            "Lower --config.editor.meta_lr.",
+            None,
+            state,
+        )
+
+
+def is_finite(state: MetaState) -> bool:
+    """Whether all numbers of the networks and their normalisers are."""
+    leaves = jax.tree.leaves((state.thetas, state.stats))
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+
+
+def _in_order(row: Mapping) -> Iterator[tuple[str, str, float]]:
+    """(step and site in words, name, value) of every number, in the order they came about."""
+    steps = len(row["edit_loss"])
+    learning = [name for name in (*OF_A_LOSS, "grad_norm") if name in row]
+    a_loss_a_step = bool(learning) and len(row[OF_A_LOSS[0]]) == steps
+    for i in range(steps):
+        for name in (*OF_A_STEP, *(learning if a_loss_a_step else ())):
+            value = row[name][i] if name in row else {}
+            for site, one in value.items() if isinstance(value, Mapping) else [("", value)]:
+                yield f", step {i}{site and f', site {site}'}", name, one
+    for name in () if a_loss_a_step else learning:
+        for i, value in enumerate(row[name]):  # one loss after all steps, whose gradient goes to each step's network
+            yield f", step {i}" if name == "grad_norm" else "", name, value
+
+
+def _fault(editor: Editor, name: str, value: float) -> str:
+    """What is wrong with the number and what to do; nothing where it is right."""
+    rates = "--config.editor.lr" + (" or --config.editor.meta_lr" if editor.method.learned else "")
+    if name == "solve_residual" and not value <= WORST_RESIDUAL:
+        fault = (
+            f"the ridge system is too badly conditioned for float32 (its solution is off by {value:.2g} of the "
+            "right-hand side)"
+            if np.isfinite(value)
+            else "the ridge solve gave no numbers: the edits have diverged, or its system is singular in float32"
+        )
+        return f"{fault}. Lower {rates}, or edit fewer facts at once that are asked in the same words."
+    if np.isfinite(value):
+        return ""
+    return f"{name} is {value}, the {'edits have' if name in OF_A_STEP else 'training has'} diverged. Lower {rates}."
+
+
+def _words(place: Mapping) -> str:
+    return f"{place['phase']} batch {place['batch']}{_of(place)}"
+
+
+def _of(place: Mapping) -> str:
+    """Which trajectory, from the second on."""
+    return f" of trajectory {place['trajectory']}" if place.get("trajectory") else ""

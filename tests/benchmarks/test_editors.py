@@ -1,0 +1,84 @@
+"""The benchmark of editors, on made-up cells: what it runs, what it chooses and what it prints."""
+
+import json
+
+import pytest
+
+from benchmarks import editors
+from benchmarks.editors import TABLE, Cell
+from emsedit_jax.run import cli
+
+FILES = {name: (f"{name}_train.json", f"{name}_eval.json") for name in ("zsre", "counterfact")}
+
+
+def fill(folder, cell, scores, seconds=4.0):
+    """A finished cell."""
+    path = folder / cell.name
+    path.mkdir()
+    found = dict(zip(editors.NAMES, scores, strict=True))
+    summary = {
+        "scores": {"unedited": dict.fromkeys(editors.NAMES, 10.0), "edited": found},
+        "seconds": {"train": seconds if cell.row.trains else 0.0, "edit": seconds / 2},
+    }
+    (path / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.title)
+@pytest.mark.parametrize("search", [True, False])
+def test_a_cell_is_a_command_line_that_the_program_takes(row, search, tmp_path):
+    cell = Cell(row, row.etas[0], "zsre", search)
+    command = cli.read(["launch.py", *editors.flags(cell, FILES, tmp_path, seed=1)])
+    config = command.config
+    assert (config.editor.name, config.editor.iters, config.editor.lr) == (row.editor, row.iters, row.etas[0])
+    assert config.num_seq * config.dataset.n_edits == editors.ROWS
+    trained = config.dataset.train_rows if config.editor.get("n_epochs") else ""
+    if search:  # on training rows alone, and not on those that were trained on
+        assert config.dataset.valid_path == "zsre_train.json"
+        assert (config.dataset.rows, trained) in (("200:400", ":200"), ("200:400", ""))
+    else:
+        assert config.dataset.valid_path == "zsre_eval.json"
+    assert bool(trained) == row.trains
+    assert command.workdir == tmp_path / cell.name
+
+
+def test_cells_have_folders_of_their_own(tmp_path):
+    cells = [
+        Cell(row, eta, name, search) for row in TABLE for eta in row.etas for name in FILES for search in (True, False)
+    ]
+    searched = {cell.name for cell in cells if cell.search}
+    assert len({cell.name for cell in cells if not cell.search}) == len(TABLE) * 4 * 2
+    assert len(searched) == len(TABLE) * 4  # one search serves both data sets
+
+
+def test_the_best_mean_is_chosen_and_finished_cells_are_not_run_again(tmp_path):
+    row = TABLE[0]
+    for eta, scores in zip(row.etas, ((50, 50, 20), (60, 50, 25), (90, 10, 10), (0, 0, 0)), strict=True):
+        fill(tmp_path, Cell(row, eta, "zsre", search=True), scores)
+    assert editors.choose(row, FILES, tmp_path, seed=0) == row.etas[1]
+
+
+def test_a_cell_that_diverged_is_not_chosen(tmp_path):
+    row = TABLE[0]
+    for eta in row.etas[:3]:
+        fill(tmp_path, Cell(row, eta, "zsre", search=True), (1, 1, 1))
+    last = tmp_path / Cell(row, row.etas[3], "zsre", search=True).name
+    last.mkdir()
+    (last / "diverged.txt").write_text("too large")
+    assert editors.run(Cell(row, row.etas[3], "zsre", search=True), FILES, tmp_path, 0) is None
+    assert editors.choose(row, FILES, tmp_path, seed=0) == row.etas[0]
+
+
+def test_the_table_has_the_unedited_model_and_seconds_an_edit(tmp_path):
+    chosen = [row.etas[0] for row in TABLE]
+    for row, eta in zip(TABLE, chosen, strict=True):
+        fill(tmp_path, Cell(row, eta, "counterfact", search=False), (80, 70, 30))
+    lines = list(editors.lines("counterfact", chosen, FILES, tmp_path, seed=0))
+    assert lines[2] == "| unedited | | 10.0 | 10.0 | 10.0 | | |"
+    assert lines[3] == "| UltraEdit | 1e-05 | 80.0 | 70.0 | 30.0 | - | 0.010 |"
+    assert lines[5] == "| MEND | 1e-05 | 80.0 | 70.0 | 30.0 | 0.020 | 0.010 |"
+    assert len(lines) == 3 + len(TABLE)
+
+
+def test_the_data_must_be_named(capsys):
+    assert cli.exit_code(editors.main, ["editors"]) == 2
+    assert "--data" in capsys.readouterr().err
