@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -180,7 +180,7 @@ class OptimiserSpec(NamedTuple):
     schedule: str = "constant"  # constant, linear (to 0) or cosine (to 0)
     warmup: int = 0  # steps from 0 up to meta_lr
     steps: int = 1  # of the whole training; what linear and cosine end at
-    weight_decay: float = 0.0  # decoupled
+    weight_decay: float = 0.0  # decoupled, of the matrices A and B alone
     clip: float = float("inf")  # gradient norm, at the step itself
 
     def rate(self) -> optax.Schedule:
@@ -197,11 +197,16 @@ class OptimiserSpec(NamedTuple):
         return optax.join_schedules([rise, after], [self.warmup])
 
 
+def _matrices(theta: Any) -> Any:
+    """True at A and B: etas, scales and shifts are not to be drawn towards zero."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) in ("A", "B"), theta)
+
+
 def optimiser(spec: OptimiserSpec) -> optax.GradientTransformation:
     """Adam with betas 0.9 and 0.999 and eps 1e-8, with what the spec adds."""
     constant = spec.schedule == "constant" and not spec.warmup
     rate = spec.meta_lr if constant else spec.rate()
-    adam = optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=spec.weight_decay)
+    adam = optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=spec.weight_decay, mask=_matrices)
     plain = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
     step = adam if spec.weight_decay else plain
     return step if spec.clip == float("inf") else optax.chain(optax.clip_by_global_norm(spec.clip), step)

@@ -122,6 +122,15 @@ def test_weights_decay_apart_from_the_gradient():
     np.testing.assert_allclose(after, expected, rtol=1e-5)
 
 
+def test_etas_scales_and_shifts_do_not_decay():
+    spec = OptimiserSpec(0.1, weight_decay=0.5)
+    theta = {name: jnp.array([2.0]) for name in ("B", "lr", "lamda", "scale", "shift", "bias")}
+    still = ((jax.tree.map(jnp.zeros_like, theta),),)
+    after, _ = gradient.adam_step(spec, ((theta,),), gradient.optimiser(spec).init(((theta,),)), still)
+    moved = {name for name, value in after[0][0].items() if float(value[0]) != 2.0}
+    assert moved == {"B"}
+
+
 def test_the_optimiser_s_own_clip_is_of_the_norm_over_all_networks():
     spec = OptimiserSpec(0.1, clip=1.0)
     thetas = networks([1.0], [1.0])
