@@ -91,8 +91,9 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(10.5, 3.6), dpi=140, layout="constrained")
+    figure = Figure(figsize=(10.5, 3.9), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(SCORES), sharey=True)
     edits = list(curve["edits"])
@@ -111,9 +112,12 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
         panel.set_ylim(-3, 103)
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
-        if panel.get_lines():
-            panel.legend(fontsize=8, frameon=False, loc="best")
     panels[0].set_ylabel("answer tokens right, %")
+    drawn = [
+        (label, style) for key, (label, style) in LINES.items() if any(name in curve.get(key, {}) for name in SCORES)
+    ]
+    samples = [Line2D([], [], color="0.3", linestyle=style, label=label) for label, style in drawn]
+    figure.legend(handles=samples, loc="outside lower center", ncols=max(len(samples), 1), fontsize=9, frameon=False)
     with workdir.replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
