@@ -85,6 +85,8 @@ def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: in
         "--config.eval.examples=0",
         f"--workdir={workdir / cell.name}",
     ]
+    if row.editor in ("malmen", "mend"):
+        found.append("--config.editor.max_steps=-1")  # all training rows, as the others
     return found if row.trains or row.editor == "ultraedit" else [*found, "--config.editor.n_epochs=0"]
 
 
@@ -96,14 +98,13 @@ def run(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int)
         return None
     if not summary.exists():
         from emsedit_jax.run import main as program
+        from emsedit_jax.run.watch import Diverged
 
         print(f"\n== {cell.name}", flush=True)
         command = cli.read(["launch.py", *flags(cell, files, workdir, seed)])
         try:
             program.run(command.config, command.workdir, command.mode)
-        except InputError as error:
-            if "Lower --config" not in str(error):
-                raise
+        except Diverged as error:
             diverged.write_text(str(error), encoding="utf-8")
             return None
     return json.loads(summary.read_text(encoding="utf-8"))
@@ -115,8 +116,11 @@ def mean(summary: dict[str, Any] | None) -> float:
 
 
 def choose(row: Row, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> float:
-    """The eta of the best cell."""
-    return max(row.etas, key=lambda eta: mean(run(Cell(row, eta, "zsre", search=True), files, workdir, seed)))
+    """The eta of the best cell. Raises InputError where all diverged."""
+    found = {eta: mean(run(Cell(row, eta, "zsre", search=True), files, workdir, seed)) for eta in row.etas}
+    if max(found.values()) < 0:
+        raise InputError(f"{row.title} diverged with every eta of {row.etas}: try smaller ones.")
+    return max(found, key=lambda eta: found[eta])
 
 
 def lines(
@@ -135,7 +139,7 @@ def lines(
             unedited = summary["scores"]["unedited"]
             yield f"| unedited | | {' | '.join(f'{unedited[name]:.1f}' for name in NAMES)} | | |"
         scores, seconds = summary["scores"]["edited"], summary["seconds"]
-        trained = f"{seconds['train'] / ROWS:.3f}" if seconds["train"] else "-"
+        trained = f"{seconds['train'] / summary['trained_on']:.3f}" if summary["trained_on"] else "-"
         words = " | ".join(f"{scores[name]:.1f}" for name in NAMES)
         yield f"| {row.title} | {eta:g} | {words} | {trained} | {seconds['edit'] / ROWS:.3f} |"
 
@@ -157,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     cli.quiet()
     chosen = [choose(row, files, given.out, given.seed) for row in TABLE]
     print("\nchosen etas")
-    for row, eta in zip(TABLE, chosen, strict=True):
+    for row, eta in ((row, eta) for row, eta in zip(TABLE, chosen, strict=True) if "untrained" not in row.title):
         print(f'    ("{row.editor}", {row.iters}): {eta:g},  # {row.title}')
     for dataset in () if given.choose else files:
         print()

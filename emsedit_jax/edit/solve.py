@@ -10,19 +10,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 SMALL = 256  # systems up to this size are inverted by doubling, larger ones by a triangular solve
-WORST_RESIDUAL = 1e-2
-TINY = float(np.finfo(np.float32).tiny)  # a right-hand side of zero has the residual zero
+WORST_ERROR = 1e-2
+TINY = float(np.finfo(np.float32).tiny)  # a solution of zero has the error zero
 
 
 class Solved(NamedTuple):
-    """A solution, and how well it solves: `|system x - right| / |right|` of each site.
+    """A solution, and an estimate of its relative error: how far one more solve, of what it leaves, would move it.
 
-    Where that is above `WORST_RESIDUAL`, or not a number, the solution is NaN: a system too near to singular for
-    float32 gives no numbers that could be taken for an answer.
+    Where that is above `WORST_ERROR`, or not a number, the solution is NaN: a system too near to singular for float32
+    gives no numbers that could be taken for an answer.
     """
 
     delta_skv: Float[Array, "s k v"]
-    residual_s: Float[Array, " s"]
+    error_s: Float[Array, " s"]
 
 
 def ridge(x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]) -> Solved:
@@ -42,7 +42,7 @@ def chooses_dual(n: int, k: int) -> bool:
 def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`X^T (X X^T + lambda I)^-1 Y`: cost n^2 k + n^3 / 3 + n^2 v + n k v a site."""
     solved = solve(jnp.einsum("snk,smk->snm", x_snk, x_snk), y_snv, lambda_s)
-    return Solved(jnp.einsum("snk,snv->skv", x_snk, solved.delta_skv), solved.residual_s)
+    return Solved(jnp.einsum("snk,snv->skv", x_snk, solved.delta_skv), solved.error_s)
 
 
 def primal(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
@@ -66,8 +66,10 @@ def solve(gram_smm: Array, right_smv: Array, lambda_s: Array) -> Solved:
         return jnp.einsum("sjm,sjv->smv", inverse_smm, jnp.einsum("smj,sjv->smv", inverse_smm, b_smv))
 
     x_smv = jax.lax.custom_linear_solve(multiply, right_smv, by_factor, symmetric=True)
-    residual_s = jax.lax.stop_gradient(_norm(multiply(x_smv) - right_smv) / jnp.maximum(_norm(right_smv), TINY))
-    return Solved(jnp.where((residual_s <= WORST_RESIDUAL)[:, None, None], x_smv, jnp.nan), residual_s)
+    correction_smv = jax.lax.stop_gradient(by_factor(None, right_smv - multiply(x_smv)))
+    error_s = _norm(correction_smv) / jnp.maximum(jax.lax.stop_gradient(_norm(x_smv)), TINY)
+    sound_s11 = (error_s <= WORST_ERROR)[:, None, None]
+    return Solved(jnp.where(sound_s11, x_smv + correction_smv, jnp.nan), error_s)
 
 
 def _norm(x_smv: Array) -> Array:

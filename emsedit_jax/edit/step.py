@@ -29,12 +29,12 @@ class StepAux:
     loss: Float[Array, ""]  # nats, micro-batch means summed
     stats: Stats  # as used by the shift, this step's rows included
     shift: Deltas
-    residual: tuple[Float[Array, " _s"], ...]  # of the ridge solve (`solve.Solved`), per group
+    error: tuple[Float[Array, " _s"], ...]  # of the ridge solve (`solve.Solved`), per group
     sums: Sums | None = None  # of a streamed shift
 
     def without_rows(self) -> StepAux:
         """For those who will not differentiate it."""
-        return StepAux((), self.loss, self.stats, self.shift, self.residual)
+        return StepAux((), self.loss, self.stats, self.shift, self.error)
 
 
 def no_edit(sites: Sites) -> Deltas:
@@ -50,20 +50,20 @@ def fresh_stats(sites: Sites) -> Stats:
 def shift_of(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, tuple[Array, ...]]:
-    """(weight change of every site, residual of its solve), float32; no gradient flows into trace or statistics."""
+    """(weight change of every site, error of its solve), float32; no gradient flows into trace or statistics."""
     trace, stats = jax.lax.stop_gradient((trace, stats))
-    shift, residual = [], []
+    shift, error = [], []
     with jax.default_matmul_precision("highest"):
         for g, group in enumerate(sites):
             x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
             if rule.ridge is None:
                 shift.append(jnp.einsum("snk,snv->skv", x_snk, y_snv))
-                residual.append(jnp.zeros(len(group.layers)))
+                error.append(jnp.zeros(len(group.layers)))
             else:
                 solved = solve.ridge(x_snk, y_snv, rule.ridge(group, spec, theta[g]))
                 shift.append(solved.delta_skv)
-                residual.append(solved.residual_s)
-    return tuple(shift), tuple(residual)
+                error.append(solved.error_s)
+    return tuple(shift), tuple(error)
 
 
 def seen(stats: Stats, trace: Trace) -> Stats:
@@ -81,10 +81,10 @@ see = jax.jit(seen)
 def learn_shift(
     sites: Sites, rule: ShiftRule, spec: NetSpec, deltas: Deltas, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, Stats, Deltas, tuple[Array, ...]]:
-    """(deltas with the shift added, statistics with the rows added, the shift, its residuals)."""
+    """(deltas with the shift added, statistics with the rows added, the shift, its errors)."""
     stats = seen(stats, trace)
-    shift, residual = shift_of(sites, rule, spec, theta, stats, trace)
-    return jax.tree.map(jnp.add, deltas, shift), stats, shift, residual
+    shift, error = shift_of(sites, rule, spec, theta, stats, trace)
+    return jax.tree.map(jnp.add, deltas, shift), stats, shift, error
 
 
 add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other))
@@ -118,16 +118,17 @@ def edit_step(
     """Capture on the current weights, update the normaliser, shift, add (METHODS section 5).
 
     Two compiled programs rather than one: every step shares the capture, only the networks differ in shape. With more
-    than `rows_at_once` rows the captured ones wait on the host and the shift is summed up chunk by chunk.
+    than `rows_at_once` rows the captured ones wait on the host and the shift is summed up chunk by chunk, unless there
+    are fewer of them than a key is wide: a system of the keys' width is never built then.
     """
     captured = (capture(config, sites, params, deltas, *one) for one in prompts.passes())
-    if prompts.rows <= rows_at_once:
+    if prompts.rows <= max(rows_at_once, *(group.k for group in sites)):
         trace = joined(list(captured))
-        deltas, stats, shift, residual = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
-        return deltas, stats, StepAux((trace,), trace.loss, stats, shift, residual)
+        deltas, stats, shift, error = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
+        return deltas, stats, StepAux((trace,), trace.loss, stats, shift, error)
     traces, loss = [], jnp.zeros(())
     for trace in captured:
         stats, loss = see(stats, trace), loss + trace.loss
         traces.append(jax.device_get(trace))
-    shift, residual, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
-    return add(deltas, shift), stats, StepAux(tuple(traces), loss, stats, shift, residual, sums)
+    shift, error, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
+    return add(deltas, shift), stats, StepAux(tuple(traces), loss, stats, shift, error, sums)

@@ -30,12 +30,12 @@ class Sums:
 def shift_from(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, traces: Sequence[Trace]
 ) -> tuple[Deltas, tuple[Array, ...], Sums]:
-    """(shift, residuals of the solve per group, the sums it was solved from)."""
+    """(shift, errors of the solve per group, the sums it was solved from)."""
     sums = _nothing(sites, rule.ridge is not None)
     for trace in traces:
         sums = add_rows(sites, rule, spec, theta, stats, trace, sums)
-    shift, residual = solve_sums(sites, rule, spec, theta, sums)
-    return shift, residual, sums
+    shift, error = solve_sums(sites, rule, spec, theta, sums)
+    return shift, error, sums
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -65,14 +65,14 @@ def add_rows(
 def solve_sums(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, sums: Sums
 ) -> tuple[Deltas, tuple[Array, ...]]:
-    """(shift, residuals) from the sums over all rows."""
+    """(shift, errors) from the sums over all rows."""
     if rule.ridge is None:
         return sums.right, tuple(jnp.zeros(len(group.layers)) for group in sites)
     with jax.default_matmul_precision("highest"):
         solved = [
             solve.solve(sums.gram[g], sums.right[g], rule.ridge(group, spec, theta[g])) for g, group in enumerate(sites)
         ]
-    return tuple(one.delta_skv for one in solved), tuple(one.residual_s for one in solved)
+    return tuple(one.delta_skv for one in solved), tuple(one.error_s for one in solved)
 
 
 def pull_back_sums(

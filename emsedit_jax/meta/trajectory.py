@@ -116,7 +116,8 @@ def edit_batch(
     auxes = []
     for i in range(editor.iters):
         deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
-        auxes.append(aux if aux.sums is None else aux.without_rows())
+        aux = aux if aux.sums is None else aux.without_rows()  # streamed rows of one step at a time
+        auxes.append(aux)
     return deltas, state, tuple(auxes)
 
 
@@ -164,6 +165,8 @@ def train_batch(
             for taught in (i,) if learning.a_loss_a_step else range(editor.iters):
                 state, norm = _add(editor, learning, state, taught, steps[taught], gradient)
                 norms.append(norm)
+                if steps[taught].sums is not None:
+                    aux = steps[taught] = steps[taught].without_rows()
         if learning.update_every == "step":
             state = finish(learning, state)
         if not learning.keep_edits:

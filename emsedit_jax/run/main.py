@@ -10,7 +10,6 @@ import ml_collections
 import numpy as np
 
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.errors import InputError
 from emsedit_jax.lm import assets, generate
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import edits, networks, report, resources, watch, workdir
@@ -32,6 +31,7 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str) -> None:
         clock = PhaseClock(compiling)
         if config.compile_cache:
             use_compile_cache()
+        jax.config.update("jax_default_matmul_precision", "highest")  # float32 models in float32, not in TF32
         MODES[mode](config, path, clock, compiling)
 
 
@@ -50,12 +50,16 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     folder = workdir.open_workdir(path, config)
     say("workdir", str(folder.path))
 
+    trained_on = 0
+
     def log(row: dict) -> None:
+        nonlocal trained_on
+        trained_on += config.dataset.n_edits if row["phase"] == "train" else 0
         workdir.append_jsonl(folder.metrics, row)
 
     unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
     own: list[Scores] = []
-    so_far: list[Scores] = []
+    so_far: list[dict[str, float]] = []
 
     def after_batch(j: int, deltas: Deltas) -> dict:
         with clock.phase("score"):
@@ -63,8 +67,8 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
             row: dict = means(own[-1:])
             if config.editor.full_curve:
                 everything = [_score_batch(run, deltas, old) for old in range(j)] + own[-1:]
-                so_far.append({name: np.concatenate([one[name] for one in everything]) for name in own[-1]})
-                row["so_far"] = means(so_far[-1:])
+                row["so_far"] = means(everything)
+                so_far.append(row["so_far"])
         return row
 
     try:
@@ -73,7 +77,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
             networks.save(folder.networks, run.editor, state, config.model.name_or_path)
         deltas, state = edit(run, state, clock, log, after_batch)
     except Diverged as stop:
-        raise InputError(f"{stop} {_keep(run, folder, stop)}") from None
+        raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
     edited = score_all(run, deltas, clock, "after editing", last=own[-1])
     examples = before_and_after(run, deltas)
 
@@ -85,11 +89,12 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
             "edits": [n_edits * (j + 1) for j in range(len(own))],
             "after_own": _by_batch(own),
             "after_last": _by_batch(edited),
-            "so_far": _by_batch(so_far) if so_far else {},
+            "so_far": {name: [one[name] for one in so_far] for name in NAMES.values()} if so_far else {},
             "unedited": _by_batch(unedited),
         },
     )
     summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
+    summary["trained_on"] = trained_on
     summary["examples"] = [example._asdict() for example in examples]
     workdir.write_json(folder.summary, summary)
     _show(summary, examples, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +18,8 @@ ROWS = {"unedited": "unedited", "edited": "after editing"}  # of summary["scores
 
 COLORS = {"ES": "#0072B2", "GS": "#D55E00", "LS": "#009E73"}  # apart also for colour-blind eyes
 MARKERS = {"ES": "o", "GS": "s", "LS": "^"}
-LINES = {  # of a curve: its key, its name for people, how it is drawn
+Style = Literal["-", "--", "-.", ":"]
+LINES: dict[str, tuple[str, Style]] = {  # of a curve: its key, its name for people, how it is drawn
     "after_own": ("right after its own edit", "-"),
     "after_last": ("after the last edit", "--"),
     "so_far": ("all edits so far", "-."),

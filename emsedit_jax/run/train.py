@@ -21,17 +21,17 @@ from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.score import Scores, means, score_edits
 from emsedit_jax.run.watch import Diverged, check, check_networks, step_row, training_row
-from emsedit_jax.types import Deltas, EditTask, MetaState
+from emsedit_jax.types import Deltas, EditTask, MetaState, Stats
 
 Log = Callable[[dict], None]
 
 
 class Waiting(NamedTuple):
-    """A batch's metrics that are still being computed, and what there was before it."""
+    """A batch's metrics that are still being computed, and the statistics before it."""
 
     place: dict
     row: dict
-    state: MetaState
+    stats: tuple[Stats, ...]
 
 
 def prompts_of(
@@ -125,11 +125,12 @@ def _trajectory(
             Lesson(*both, learning.time_decay**age) for age, both in enumerate(past)
         ]  # the newest first, as the published program adds them up
         shown.batch(run.config.dataset.n_edits, passes_of(run.editor.iters, learning, edit, lessons))
-        former = state
+        former = state.stats
         deltas, state, aux = trajectory.train_batch(run.editor, learning, run.lm.params, deltas, state, edit, lessons)
         _emit(run, waiting, state, log)
         place = {"phase": "train", "trajectory": number, "batch": j}
         waiting = Waiting(place, training_row(run.editor, aux), former)
+        del aux  # the shifts and gradients of a batch do not outlive it
         shown.end()
     _emit(run, waiting, state, log)
     if learning.update_every == "trajectory":
@@ -153,7 +154,7 @@ def _emit(run: Prepared, waiting: Waiting | None, now: MetaState, log: Log) -> N
     if waiting is None:
         return
     row = jax.device_get(waiting.row)
-    good = MetaState(now.thetas, waiting.state.stats, now.opt_state, now.grads)
+    good = MetaState(now.thetas, waiting.stats, now.opt_state, now.grads)
     check(run.editor, waiting.place, row, None, good)
     log(waiting.place | row)
 
@@ -196,6 +197,7 @@ def edit(
                 shown.batch(n_edits, run.editor.iters * len(prompts.batches))
                 deltas, state, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts)
                 row = jax.block_until_ready(step_row(run.editor, auxes))
+                del auxes  # the shifts of a batch do not outlive it
             row, place = jax.device_get(row), {"phase": "edit", "batch": j}
             check(run.editor, place, row, *former)
             log(place | row | after_batch(j, deltas))

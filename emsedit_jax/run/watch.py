@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emsedit_jax.edit.solve import WORST_RESIDUAL
+from emsedit_jax.edit.solve import WORST_ERROR
 from emsedit_jax.edit.step import StepAux
 from emsedit_jax.errors import InputError
 from emsedit_jax.meta.trajectory import Editor, TrainAux
 from emsedit_jax.types import Deltas, MetaState, Sites
 
-OF_A_STEP = ("edit_loss", "solve_residual", "shift_norm")  # in the order they come about
+OF_A_STEP = ("edit_loss", "solve_error", "shift_norm")  # in the order they come about
 OF_A_LOSS = ("equiv_loss", "locality_loss", "drift")
 
 
@@ -44,7 +44,7 @@ def step_row(editor: Editor, auxes: tuple[StepAux, ...]) -> dict:
         "edit_loss": [aux.loss for aux in auxes],
         "shift_norm": [shift_norms(editor.sites, aux.shift) for aux in auxes],
     }
-    return row | ({"solve_residual": [_by_site(editor.sites, aux.residual) for aux in auxes]} if solves else {})
+    return row | ({"solve_error": [_by_site(editor.sites, aux.error) for aux in auxes]} if solves else {})
 
 
 def training_row(editor: Editor, aux: TrainAux) -> dict:
@@ -58,12 +58,8 @@ def training_row(editor: Editor, aux: TrainAux) -> dict:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _by_site(sites: Sites, residual: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
-    return {
-        name: residual_s[s]
-        for group, residual_s in zip(sites, residual, strict=True)
-        for s, name in enumerate(group.names)
-    }
+def _by_site(sites: Sites, error: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return {name: error_s[s] for group, error_s in zip(sites, error, strict=True) for s, name in enumerate(group.names)}
 
 
 def check(editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, state: MetaState) -> None:
@@ -115,10 +111,9 @@ def _in_order(row: Mapping) -> Iterator[tuple[str, str, float]]:
 def _fault(editor: Editor, name: str, value: float) -> str:
     """What is wrong with the number and what to do; nothing where it is right."""
     rates = "--config.editor.lr" + (" or --config.editor.meta_lr" if editor.method.learned else "")
-    if name == "solve_residual" and not value <= WORST_RESIDUAL:
+    if name == "solve_error" and not value <= WORST_ERROR:
         fault = (
-            f"the ridge system is too badly conditioned for float32 (its solution is off by {value:.2g} of the "
-            "right-hand side)"
+            f"the ridge system is too badly conditioned for float32 (its solution is off by about {value:.1%})"
             if np.isfinite(value)
             else "the ridge solve gave no numbers: the edits have diverged, or its system is singular in float32"
         )

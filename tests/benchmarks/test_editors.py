@@ -19,6 +19,7 @@ def fill(folder, cell, scores, seconds=4.0):
     summary = {
         "scores": {"unedited": dict.fromkeys(editors.NAMES, 10.0), "edited": found},
         "seconds": {"train": seconds if cell.row.trains else 0.0, "edit": seconds / 2},
+        "trained_on": 100 if cell.row.trains else 0,
     }
     (path / "summary.json").write_text(json.dumps(summary))
 
@@ -75,7 +76,7 @@ def test_the_table_has_the_unedited_model_and_seconds_an_edit(tmp_path):
     lines = list(editors.lines("counterfact", chosen, FILES, tmp_path, seed=0))
     assert lines[2] == "| unedited | | 10.0 | 10.0 | 10.0 | | |"
     assert lines[3] == "| UltraEdit | 1e-05 | 80.0 | 70.0 | 30.0 | - | 0.010 |"
-    assert lines[5] == "| MEND | 1e-05 | 80.0 | 70.0 | 30.0 | 0.020 | 0.010 |"
+    assert lines[5] == "| MEND | 1e-05 | 80.0 | 70.0 | 30.0 | 0.040 | 0.010 |"
     assert len(lines) == 3 + len(TABLE)
 
 

@@ -88,8 +88,8 @@ def test_the_second_step_captures_on_the_weights_that_the_first_left(params, pro
 
 def test_each_solve_is_told_to_be_one(edited):
     for aux in edited[2]:
-        assert [residual_s.shape for residual_s in aux.residual] == [(2,), (1,)]
-        assert max(float(residual_s.max()) for residual_s in aux.residual) < 1e-4
+        assert [error_s.shape for error_s in aux.error] == [(2,), (1,)]
+        assert max(float(error_s.max()) for error_s in aux.error) < 1e-4
 
 
 def test_no_edit_is_the_unedited_model(params, prompts):
@@ -110,8 +110,8 @@ def test_no_gradient_flows_into_the_trace_or_the_statistics(thetas, edited):
     aux = edited[2][0]
 
     def size(trace, stats):
-        shift, residual = step.shift_of(SITES, LEARNED_RIDGE, SPECS[0], thetas[0], stats, trace)
-        return sum(jnp.sum(jnp.square(leaf)) for leaf in (*shift, *residual))
+        shift, error = step.shift_of(SITES, LEARNED_RIDGE, SPECS[0], thetas[0], stats, trace)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in (*shift, *error))
 
     gradients = jax.jit(jax.grad(size, argnums=(0, 1), allow_int=True))(trace_of(aux), aux.stats)
     floats = [leaf for leaf in jax.tree.leaves(gradients) if leaf.dtype == jnp.float32]

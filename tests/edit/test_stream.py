@@ -51,7 +51,7 @@ def edited(name, thetas, params, prompts, rows_at_once=FUSED):
         start = (editor.specs[net], params, deltas, thetas[name][net], stats, prompts)
         deltas, stats, aux = step.edit_step(CONFIG, SITES, editor.method.rule, *start, rows_at_once)
         found.append((deltas, stats, aux.loss, aux.shift))
-        assert max(float(residual_s.max()) for residual_s in aux.residual) < 1e-4
+        assert max(float(error_s.max()) for error_s in aux.error) < 1e-4
         assert (aux.sums is None) == (rows_at_once == FUSED)
     return tiny_lm.host(found)
 

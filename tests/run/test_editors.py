@@ -23,7 +23,7 @@ def test_every_editor_runs_from_end_to_end(tmp_path, editor):
     assert (tmp_path / "run" / "hypernet.safetensors").exists() == method.learned
 
     for row in tiny.rows(tmp_path / "run"):
-        assert ("solve_residual" in row) == (editor != "mend")
+        assert ("solve_error" in row) == (editor != "mend")
         assert {"equiv_loss", "grad_norm"} <= set(row) or row["phase"] == "edit"
         assert min(jax.tree.leaves(row["shift_norm"])) > 0
         if row["phase"] == "train":

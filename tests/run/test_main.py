@@ -19,7 +19,7 @@ def test_a_run_writes_its_files_and_no_others(finished):
     assert sorted(file.name for file in finished.iterdir()) == names
     assert tiny.read(finished / "config.json") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
-    assert (width, height) == (1470, 504)
+    assert (width, height) == (1470, 546)
 
 
 def test_the_summary_has_scores_costs_and_circumstances(finished):
@@ -52,7 +52,7 @@ def test_the_metrics_have_a_row_a_step(finished):
     editing = {"ES", "GS", "LS"}
     for row in rows:
         more = learning if row["phase"] == "train" else editing
-        assert set(row) == {"phase", "batch", "edit_loss", "solve_residual", "shift_norm"} | more
+        assert set(row) == {"phase", "batch", "edit_loss", "solve_error", "shift_norm"} | more
         numbers = jax.tree.leaves({name: value for name, value in row.items() if name != "phase"})
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers)
         assert len(row["edit_loss"]) == 2  # edit steps

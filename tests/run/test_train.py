@@ -49,9 +49,9 @@ def test_training_moves_the_networks_and_not_the_model(emsedit, clock):
     assert [(row["phase"], row["batch"]) for row in rows] == [("train", 0), ("train", 1)]
     for row in rows:
         assert len(row["edit_loss"]) == len(row["grad_norm"]) == len(row["shift_norm"]) == 2  # edit steps
-        assert len(row["solve_residual"]) == 2
+        assert len(row["solve_error"]) == 2
         assert len(row["equiv_loss"]) == len(row["drift"]) == 1  # one loss after both steps
-        assert set(row["shift_norm"][0]) == set(row["solve_residual"][0]) == set(tiny.SITES)
+        assert set(row["shift_norm"][0]) == set(row["solve_error"][0]) == set(tiny.SITES)
     assert 0 < rows[0]["drift"][0] < rows[1]["drift"][0]  # the edits of a trajectory stay
     assert clock.seconds["train"] > 0
     assert clock.seconds["edit"] == 0

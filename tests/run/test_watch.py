@@ -15,7 +15,7 @@ def row(*, steps=2, losses=1, learning=True, **changes):
     """A batch's metrics that are all in order, with `changes`: {"name": {place: value}}."""
     found = {"edit_loss": [1.0] * steps} | {
         name: [{"a": value, "b": value} for _ in range(steps)]
-        for name, value in {"shift_norm": 2.0, "solve_residual": 1e-6}.items()
+        for name, value in {"shift_norm": 2.0, "solve_error": 1e-6}.items()
     }
     if learning:
         found |= {name: [3.0] * losses for name in ("equiv_loss", "locality_loss", "drift")}
@@ -36,10 +36,10 @@ def said(found, editor=EDITOR, **place):
 
 
 def test_sound_numbers_pass():
-    for found in (row(), row(losses=2), row(learning=False), row(solve_residual={(0, "a"): watch.WORST_RESIDUAL})):
+    for found in (row(), row(losses=2), row(learning=False), row(solve_error={(0, "a"): watch.WORST_ERROR})):
         watch.check(EDITOR, {"phase": "train", "batch": 0}, found, None, STATE)
     mend = row()
-    del mend["solve_residual"]
+    del mend["solve_error"]
     watch.check(tiny_lm.editor("mend"), {"phase": "train", "batch": 0}, mend, None, STATE)
 
 
@@ -52,8 +52,8 @@ def test_sound_numbers_pass():
         ({"equiv_loss": {1: BAD}}, 2, "train batch 3, step 1: equiv_loss is nan, the training"),
         ({"drift": {0: np.inf}}, 1, "train batch 3: drift is inf"),
         ({"grad_norm": {1: np.inf}}, 1, "train batch 3, step 1: grad_norm is inf"),
-        ({"solve_residual": {(1, "a"): 0.25}}, 1, "train batch 3, step 1, site a: the ridge system is too badly condi"),
-        ({"solve_residual": {(1, "a"): BAD}}, 1, "train batch 3, step 1, site a: the ridge solve gave no numbers: "),
+        ({"solve_error": {(1, "a"): 0.25}}, 1, "train batch 3, step 1, site a: the ridge system is too badly condi"),
+        ({"solve_error": {(1, "a"): BAD}}, 1, "train batch 3, step 1, site a: the ridge solve gave no numbers: "),
     ],
 )
 def test_a_number_gone_wrong_is_named_by_batch_step_and_site(changes, losses, start):
@@ -64,7 +64,7 @@ def test_a_number_gone_wrong_is_named_by_batch_step_and_site(changes, losses, st
     ("changes", "losses", "first"),
     [
         ({"edit_loss": {1: BAD}, "shift_norm": {(0, "b"): BAD}}, 1, "step 0, site b: shift_norm"),
-        ({"shift_norm": {(0, "b"): BAD}, "solve_residual": {(0, "b"): BAD}}, 1, "step 0, site b: the ridge"),
+        ({"shift_norm": {(0, "b"): BAD}, "solve_error": {(0, "b"): BAD}}, 1, "step 0, site b: the ridge"),
         ({"edit_loss": {1: BAD}, "grad_norm": {0: BAD}}, 1, "step 1: edit_loss"),  # one loss, after both steps
         ({"edit_loss": {1: BAD}, "grad_norm": {0: BAD}}, 2, "step 0: grad_norm"),  # a loss and an update a step
         ({"equiv_loss": {0: BAD}, "grad_norm": {0: BAD}}, 1, "batch 3: equiv_loss"),
@@ -75,9 +75,9 @@ def test_what_went_wrong_first_is_named(changes, losses, first):
 
 
 def test_what_to_do_fits_the_editor():
-    found = row(learning=False, solve_residual={(0, "a"): 0.25})
+    found = row(learning=False, solve_error={(0, "a"): 0.25})
     learned, plain = said(found), said(found, ULTRAEDIT, phase="edit")
-    assert "its solution is off by 0.25 of the right-hand side" in learned
+    assert "its solution is off by about 25.0%" in learned
     assert "Lower --config.editor.lr or --config.editor.meta_lr, or edit fewer facts" in learned
     assert "meta_lr" not in plain
     assert plain.startswith("edit batch 3, step 0, site a: ")
