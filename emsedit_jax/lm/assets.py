@@ -88,7 +88,8 @@ def resolve(name_or_path: str, *, progress: Progress | None = None) -> Path:
     if name_or_path not in ASSETS:
         raise InputError(
             f"no directory and no known model is called {name_or_path!r}.{near(name_or_path, ASSETS)} Known models:"
-            f" {', '.join(sorted(ASSETS))}; any local Hugging Face directory may be given instead"
+            f" {', '.join(sorted(ASSETS))}; give any local Hugging Face directory with"
+            " --config.model.name_or_path=FOLDER; models are not fetched from the hub."
         )
     asset, home = ASSETS[name_or_path], cache_dir() / "models" / name_or_path
     if _trusted(home, asset):  # before anything is written: a read-only cache, once filled, is enough

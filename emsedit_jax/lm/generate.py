@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import decoder
@@ -28,9 +28,11 @@ def greedy(
     max_new_tokens: int,
     sites: Sites = (),
     deltas: Deltas | None = None,
+    must_speak: bool = False,
 ) -> list[list[int]]:
     """The likeliest continuation of each prompt (token ids), token by token, ended before the first end-of-text token.
 
+    With `must_speak` the first token is none.
     `deltas` (with their `sites`) generate from the edited model. Raises InputError for a prompt without tokens.
     """
     if not prompts:
@@ -44,7 +46,7 @@ def greedy(
     for row, prompt in zip(tokens_bt, prompts, strict=True):
         row[width - len(prompt) :] = prompt  # padded on the left, so that all prompts end in the same column
     pad_b = np.array([width - len(prompt) for prompt in prompts], np.int32)
-    new_bt = np.asarray(_decode(config, sites, max_new_tokens, params, deltas, tokens_bt, pad_b))
+    new_bt = np.asarray(_decode(config, sites, max_new_tokens, must_speak, params, deltas, tokens_bt, pad_b))
     return [_until_end(row.tolist(), config.eos_ids) for row in new_bt]
 
 
@@ -56,12 +58,13 @@ def continuations(
     max_new_tokens: int,
     sites: Sites = (),
     deltas: Deltas | None = None,
+    must_speak: bool = False,
 ) -> list[str]:
     """`greedy` from text to text."""
     ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     return [
         tokenizer.decode(new, skip_special_tokens=True)
-        for new in greedy(config, params, ids, max_new_tokens, sites, deltas)
+        for new in greedy(config, params, ids, max_new_tokens, sites, deltas, must_speak)
     ]
 
 
@@ -70,11 +73,12 @@ def _until_end(tokens: list[int], eos_ids: tuple[int, ...]) -> list[int]:
     return tokens[:end]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _decode(
     config: LMConfig,
     sites: Sites,
     max_new: int,
+    must_speak: bool,
     params: Params,
     deltas: Deltas | None,
     tokens_bt: Int[AnyArray, "b t"],
@@ -90,7 +94,10 @@ def _decode(
 
     causal_btu = real_bu[:, None, :] & (jnp.arange(u) <= jnp.arange(t)[:, None])
     positions_bt = jnp.maximum(jnp.arange(t) - pad_b[:, None], 0)
-    token_b, caches = _advance(config, sites, params, deltas, tokens_bt, positions_bt, causal_btu, caches, 0)
+    logits_bV, caches = _advance(config, sites, params, deltas, tokens_bt, positions_bt, causal_btu, caches, 0)
+    if must_speak and config.eos_ids:
+        logits_bV = logits_bV.at[:, eos].set(-jnp.inf)
+    token_b = _likeliest(logits_bV)
 
     def unfinished(carry):
         step, _, done_b, _, _ = carry
@@ -102,10 +109,10 @@ def _decode(
         done_b = done_b | jnp.isin(token_b, eos)
         column = t + step
         mask_b1u = (real_bu & (jnp.arange(u) <= column))[:, None, :]
-        token_b, caches = _advance(
+        logits_bV, caches = _advance(
             config, sites, params, deltas, token_b[:, None], column - pad_b[:, None], mask_b1u, caches, column
         )
-        return step + 1, token_b, done_b, new_bt, caches
+        return step + 1, _likeliest(logits_bV), done_b, new_bt, caches
 
     fill = eos[0] if config.eos_ids else 0  # rows that ended early stay ended
     new_bt = jnp.full((b, max_new), fill, jnp.int32)
@@ -122,12 +129,15 @@ def _advance(
     mask_btu: Bool[Array, "b t u"],
     caches: tuple[KVCache, ...],
     start: Int[Array, ""] | int,
-) -> tuple[Int[AnyArray, " b"], tuple[KVCache, ...]]:
-    """Runs tokens in columns `start`, `start + 1`, ...; the likeliest next token and the caches with these in them."""
+) -> tuple[Float[Array, "b V"], tuple[KVCache, ...]]:
+    """Runs tokens in columns `start`, `start + 1`, ...; logits of the next one, and the caches with these in them."""
     rope, x_btd, updated = rope_tables(config, positions_bt), decoder.embed(params, tokens_bt), []
     for number, (layer, cache) in enumerate(zip(params["layers"], caches, strict=True)):
         taps = decoder.layer_taps(sites, number, deltas, None) if deltas is not None else {}
         x_btd, _, cache = decoder.block(config, layer, x_btd, mask_btu, rope, taps, None, (cache, jnp.asarray(start)))
         updated.append(cache)
-    logits_bV = decoder.logits(config, params, x_btd[:, -1])
-    return jnp.argmax(logits_bV, axis=-1).astype(jnp.int32), tuple(updated)
+    return decoder.logits(config, params, x_btd[:, -1]), tuple(updated)
+
+
+def _likeliest(logits_bV: Float[Array, "b V"]) -> Int[Array, " b"]:
+    return jnp.argmax(logits_bV, axis=-1).astype(jnp.int32)

@@ -164,9 +164,10 @@ def _score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None
 
 
 def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:
-    """The first facts in the model's own words, unedited and edited."""
-    records = [record for j in range(len(run.valid_plan)) for record in run.valid_plan.records(j)]
-    shown = [record.edit for record in records[: run.config.eval.examples]]
+    """Facts from all along the sequence in the model's own words, unedited and edited, up to the first line's end."""
+    cues = [record.edit for j in range(len(run.valid_plan)) for record in run.valid_plan.records(j)]
+    places = np.linspace(0, len(cues) - 1, min(run.config.eval.examples, len(cues))).round().astype(int)
+    shown = [cues[place] for place in places]
     if not shown:
         return []
     said = []
@@ -180,9 +181,11 @@ def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:
                 run.config.eval.max_new_tokens,
                 run.editor.sites,
                 edit_deltas,
+                must_speak=True,  # a chat model may end at once after a bare question
             )
         )
-    return [Example(cue.prompt, cue.answer, *both) for cue, *both in zip(shown, *said, strict=True)]
+    first_lines = [[words.strip().split("\n")[0] for words in each] for each in said]
+    return [Example(cue.prompt, cue.answer, *both) for cue, *both in zip(shown, *first_lines, strict=True)]
 
 
 def _by_batch(scores: list[Scores]) -> dict[str, list[float]]:

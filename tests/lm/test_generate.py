@@ -80,6 +80,13 @@ def test_all_rows_ended_at_once(params, unedited):
     assert greedy(dataclasses.replace(CONFIG, eos_ids=ends), params, PROMPTS, NEW) == [[], [], []]
 
 
+def test_who_must_speak_does_not_end_at_once(params, unedited):
+    ends = dataclasses.replace(CONFIG, eos_ids=tuple({row[0] for row in unedited}))
+    assert greedy(ends, params, PROMPTS, NEW) == [[], [], []]
+    spoken = greedy(ends, params, PROMPTS, NEW, must_speak=True)
+    assert all(row and row[0] not in ends.eos_ids for row in spoken)
+
+
 def test_nothing_to_continue(params):
     assert greedy(CONFIG, params, [], NEW) == []
     with refused("empty prompt"):

@@ -51,7 +51,7 @@ def learnt(params, name, num_seq, given, rows_at_once):
     how = learning(name, num_seq, "paper", update_every="trajectory")
     state = tiny_training.fresh(editor, how)
     deltas, state, aux = train(params, editor, how, state, given[: how.back_depth], tiny_lm.random_deltas())
-    assert all((step.sums is None) == (rows_at_once == FUSED) for step in aux.steps)
+    assert all((step.traces == ()) == (rows_at_once == STREAMED) for step in aux.steps)  # streamed rows are let go
     losses = [(float(loss.equiv), float(loss.locality), float(loss.drift)) for loss in aux.losses]
     return host((deltas, state.stats, losses, aux.weight_grads, state.grads, aux.norms))
 
@@ -65,9 +65,10 @@ def usual(params):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "num_seq"), CASES)
 def test_neither_padding_nor_passes_nor_chunks_change_what_is_learnt(name, num_seq, way, params, usual):
-    *rest, grads, norms = learnt(params, name, num_seq, *WAYS[way])
+    deltas, stats, losses, weight_grads, grads, norms = learnt(params, name, num_seq, *WAYS[way])
     *expected, expected_grads, expected_norms = usual[name, num_seq]
-    assert_close(rest, expected)
+    assert_close([deltas, stats, weight_grads], [*expected[:2], expected[3]])
+    assert_close(losses, expected[2], rel=3e-5)  # a divergence keeps the rounding of the logits it is a difference of
     assert_close(norms, expected_norms)
     assert_close(grads, expected_grads, floor=1e-2)  # where a leaf's sum cancels, its terms' rounding is left
     assert norm(grads) > 0.01

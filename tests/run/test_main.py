@@ -39,7 +39,7 @@ def test_the_summary_has_scores_costs_and_circumstances(finished):
     assert summary["device"]["platform"] == jax.default_backend()
     assert summary["digests"] == edits.digests(load_file(finished / "edits.safetensors"))
     assert sorted(summary["digests"]) == sorted(tiny.SITES)
-    rows = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:2]
+    rows = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:8:7]  # the first and the last of 8 facts
     told = [(example["prompt"], example["target"]) for example in summary["examples"]]
     assert told == [(row["src"], row["ans"]) for row in rows]
     assert all(example["before"] != example["after"] for example in summary["examples"])
