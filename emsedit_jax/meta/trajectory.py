@@ -45,6 +45,11 @@ class Editor(NamedTuple):
         """Which network and normaliser step i uses."""
         return i if len(self.specs) > 1 else 0
 
+    def structure(self, i: int) -> NetSpec:
+        """What step i's programs are compiled for: trained etas are parameters, so their initial value is left out."""
+        spec = self.specs[self.slot(i)]
+        return spec._replace(lr=0.0) if self.method.learned else spec
+
 
 class Learning(NamedTuple):
     """Settings of the meta-training."""
@@ -97,7 +102,7 @@ def _step(
         editor.config,
         editor.sites,
         editor.method.rule,
-        editor.specs[slot],
+        editor.structure(i),
         params,
         deltas,
         state.thetas[slot],
@@ -181,7 +186,7 @@ def _add(
 ) -> tuple[MetaState, Array]:
     """The weights' gradient brought to step i's network and added to the sum; the sum's norm before clipping."""
     slot = editor.slot(i)
-    theta_grad = pull_back(editor.sites, editor.method.rule, editor.specs[slot], state.thetas[slot], aux, gradient)
+    theta_grad = pull_back(editor.sites, editor.method.rule, editor.structure(i), state.thetas[slot], aux, gradient)
     bound = learning.max_grad_norm if learning.running_clip else jnp.inf
     grads, norm = accumulate(state.grads, slot, theta_grad, bound)
     return MetaState(state.thetas, state.stats, state.opt_state, grads), norm

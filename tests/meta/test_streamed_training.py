@@ -77,13 +77,14 @@ def test_neither_padding_nor_passes_nor_chunks_change_what_is_learnt(name, num_s
 @pytest.mark.parametrize("rows_at_once", [FUSED, STREAMED], ids=["fused", "streamed"])
 @pytest.mark.parametrize(("name", "num_seq"), CASES)
 def test_later_batches_compile_nothing_new(name, num_seq, rows_at_once, params, caplog):
-    """After the first trajectory of two batches, with its update: not the optimiser, nor a second trajectory."""
+    """After the first trajectory of two batches, with its update: not a second one, nor networks of another eta."""
     editor = tiny_lm.editor(name, num_seq=num_seq, rows_at_once=rows_at_once)
     how = learning(name, num_seq)
     state, compiled = trajectory.init(editor, 0, how), []
     lengths = [((4 + seed, 2), (6, 1), (5, 1 + seed), (3, 1)) for seed in range(2)]
     for number in range(2):
         deltas, past = no_edit(SITES), []
+        editor = editor._replace(specs=tuple(spec._replace(lr=0.02 + number) for spec in editor.specs))
         with tiny_lm.compilations(caplog) as programs:
             for seed in range(2):
                 past.insert(0, tiny_lm.task(2 * number + seed, lengths[seed], pass_tokens=1))
