@@ -85,6 +85,8 @@ def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: in
         "--config.eval.examples=0",
         f"--workdir={workdir / cell.name}",
     ]
+    if cell.search:
+        found.append("--config.eval.final_only")
     if row.editor in ("malmen", "mend"):
         found.append("--config.editor.max_steps=-1")  # all training rows, as the others
     return found if row.trains or row.editor == "ultraedit" else [*found, "--config.editor.n_epochs=0"]

@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval = ml_collections.ConfigDict()
     config.eval.examples = 5  # facts shown in the model's own words, before and after
     config.eval.max_new_tokens = 16
+    config.eval.final_only = False  # score nothing but the edits after the last one: for searches
     config.eval.batch_tokens = 2048  # tokens of a scoring pass
     config.eval.prefix_store_mb = 1024  # host memory for hidden states below the edit sites, which are computed once
     return config

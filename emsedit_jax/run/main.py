@@ -57,11 +57,14 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
         trained_on += config.dataset.n_edits if row["phase"] == "train" else 0
         workdir.append_jsonl(folder.metrics, row)
 
-    unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
+    final_only = config.eval.final_only
+    unedited = [] if final_only else score_all(run, no_edit(run.editor.sites), clock, "unedited")
     own: list[Scores] = []
     so_far: list[dict[str, float]] = []
 
     def after_batch(j: int, deltas: Deltas) -> dict:
+        if final_only:
+            return {}
         with clock.phase("score"):
             own.append(_score_batch(run, deltas, j))
             row: dict = means(own[-1:])
@@ -78,7 +81,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
         deltas, state = edit(run, state, clock, log, after_batch)
     except Diverged as stop:
         raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
-    edited = score_all(run, deltas, clock, "after editing", last=own[-1])
+    edited = score_all(run, deltas, clock, "after editing", last=own[-1] if own else None)
     examples = before_and_after(run, deltas)
 
     found = edits.save(folder.edits, run.editor.sites, deltas, config.model.name_or_path)
@@ -86,14 +89,15 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     report.plot_curve(
         folder.curve,
         {
-            "edits": [n_edits * (j + 1) for j in range(len(own))],
+            "edits": [n_edits * (j + 1) for j in range(len(edited))],
             "after_own": _by_batch(own),
             "after_last": _by_batch(edited),
-            "so_far": {name: [one[name] for one in so_far] for name in NAMES.values()} if so_far else {},
+            "so_far": {name: [one[name] for one in so_far] for name in NAMES.values() if so_far},
             "unedited": _by_batch(unedited),
         },
     )
-    summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
+    scores = ({} if final_only else {"unedited": unedited}) | {"edited": edited}
+    summary = summarise(run, clock, compiling, scores, found)
     summary["trained_on"] = trained_on
     summary["examples"] = [example._asdict() for example in examples]
     workdir.write_json(folder.summary, summary)
@@ -189,7 +193,7 @@ def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:
 
 
 def _by_batch(scores: list[Scores]) -> dict[str, list[float]]:
-    return {name: [100 * float(np.mean(one[name])) for one in scores] for name in NAMES.values()}
+    return {name: [100 * float(np.mean(one[name])) for one in scores] for name in NAMES.values() if scores}
 
 
 def summarise(

@@ -123,6 +123,7 @@ FIELDS: dict[str, Field] = {
     "dataset.batch_tokens": whole(1),
     "eval.examples": whole(0),
     "eval.max_new_tokens": whole(1),
+    "eval.final_only": BOOL,
     "eval.batch_tokens": whole(1),
     "eval.prefix_store_mb": whole(0),
     "editor.name": one_of(tuple(EDITORS)),

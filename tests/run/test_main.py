@@ -124,6 +124,15 @@ def test_ultraedit_edits_without_training(tmp_path):
     assert other["digests"] == summary["digests"]  # it has nothing to draw
 
 
+def test_a_search_scores_the_edits_once(finished, tmp_path):
+    summary = tiny.train(tmp_path / "run", "--config.eval.final_only")
+    usual = tiny.read(finished / "summary.json")
+    assert summary["scores"] == {"edited": usual["scores"]["edited"]}
+    assert summary["digests"] == usual["digests"]
+    assert all("ES" not in row for row in tiny.rows(tmp_path / "run"))
+    assert (tmp_path / "run" / "curve.png").is_file()
+
+
 def test_a_full_curve_scores_all_edits_so_far_after_every_batch(finished, tmp_path):
     summary = tiny.train(tmp_path / "run", "--config.editor.full_curve")
     assert (tmp_path / "run" / "curve.png").read_bytes() != (finished / "curve.png").read_bytes()  # it has lines more
