@@ -12,15 +12,8 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import common, smollm2
+from configs import smollm2
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    config = common.get_config(arg)
-    config.num_seq = 10
-    config.dataset.name = "counterfact"
-    config.dataset.n_edits = 10
-    config.editor.lr = smollm2.eta(config.editor.name, config.editor.iters)
-    if "rank" in config.editor:
-        config.editor.rank = 256
-    return config
+    return smollm2.get_config(arg, "counterfact")

@@ -1,4 +1,4 @@
-"""What the SmolLM2-135M configs share: each editor's initial eta.
+"""What the SmolLM2-135M configs share: the settings of 10 x 10 edits, and each editor's initial eta.
 
 This model's keys are shorter than those of the models that the published etas were chosen for. EMSEdit's and
 UltraEdit's were chosen on zsRE's training rows: 0 to 99 to train on, 200 to 299 and 300 to 399 to edit and score, best
@@ -7,6 +7,10 @@ mean of the three scores. The others are of the same size and were not searched 
 """
 
 from __future__ import annotations
+
+import ml_collections
+
+from configs import common
 
 ETA = {  # (editor, edit steps) -> initial eta
     ("emsedit", 2): 3e-4,
@@ -24,3 +28,15 @@ def eta(editor: str, iters: int) -> float:
     """The eta chosen for so many steps, or for the nearest number of them."""
     known = [steps for name, steps in ETA if name == editor]
     return ETA[editor, min(known, key=lambda steps: abs(steps - iters))]
+
+
+def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
+    """10 batches of 10 facts of a data set that is read by path."""
+    config = common.get_config(arg)
+    config.num_seq = 10
+    config.dataset.name = dataset
+    config.dataset.n_edits = 10
+    config.editor.lr = eta(config.editor.name, config.editor.iters)
+    if "rank" in config.editor:
+        config.editor.rank = 256
+    return config

@@ -38,9 +38,11 @@ class EditPlan:
 
     def __getitem__(self, j: int) -> EditTask:
         """The j-th batch, packed. Raises: IndexError past the end, so a plan can be looped over."""
-        return EditTask(**{kind: self._pack(kind, self.items[kind][j]) for kind in KINDS})
+        return EditTask(**{kind: self.batches(j, kind) for kind in KINDS})
 
-    def _pack(self, kind: str, items: Sequence[TokenItem]) -> tuple[Batch, ...]:
+    def batches(self, j: int, kind: str) -> tuple[Batch, ...]:
+        """The passes over one kind of the j-th batch's prompts, packed."""
+        items = self.items[kind][j]
         return tuple(
             _owned(pack([items[m] for m in places], self.batch_size, self.token, self.shapes[kind]), places)
             for places in cut_passes(items, self.batch_size, self.pass_tokens)

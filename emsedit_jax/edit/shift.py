@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from emsedit_jax.edit import hypernet, normalizer
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.types import NormStats, SiteGroup
+from emsedit_jax.types import NormStats, SiteGroup, Sites, Stats, Theta, Trace
 
 
 class Rows(NamedTuple):
@@ -29,6 +29,14 @@ class ShiftRule(NamedTuple):
 
     rows: Callable[..., Rows]  # (group, spec, theta, stats, keys_snk, grads_snv, captured_n)
     ridge: Callable[..., Array] | None  # (group, spec, theta) -> lambda_s; None: no solve
+
+
+def rows_of(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace) -> list[Rows]:
+    """The system's rows of every site group."""
+    return [
+        rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+        for g, group in enumerate(sites)
+    ]
 
 
 def learned_rows(

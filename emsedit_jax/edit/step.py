@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from emsedit_jax.edit import normalizer, solve, stream
 from emsedit_jax.edit.capture import Prompts, capture
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.edit.shift import ShiftRule
+from emsedit_jax.edit.shift import ShiftRule, rows_of
 from emsedit_jax.edit.stream import Sums
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
@@ -54,8 +54,8 @@ def shift_of(
     trace, stats = jax.lax.stop_gradient((trace, stats))
     shift, error = [], []
     with jax.default_matmul_precision("highest"):
-        for g, group in enumerate(sites):
-            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
+            group = sites[g]
             if rule.ridge is None:
                 shift.append(jnp.einsum("snk,snv->skv", x_snk, y_snv))
                 error.append(jnp.zeros(len(group.layers)))

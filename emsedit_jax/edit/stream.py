@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from emsedit_jax.edit import solve
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.edit.shift import ShiftRule
+from emsedit_jax.edit.shift import ShiftRule, rows_of
 from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
 
 
@@ -53,8 +53,7 @@ def add_rows(
     """The sums with one chunk's rows in them; statistics are those of all chunks."""
     gram, right = list(sums.gram), list(sums.right)
     with jax.default_matmul_precision("highest"):
-        for g, group in enumerate(sites):
-            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
             right[g] += jnp.einsum("snk,snv->skv", x_snk, y_snv)
             if rule.ridge is not None:
                 gram[g] += jnp.einsum("snk,snj->skj", x_snk, x_snk)
@@ -130,8 +129,7 @@ def _pull_back_rows(
 ) -> Theta:
     def along_u(theta: Theta) -> Array:
         total = jnp.zeros(())
-        for g, group in enumerate(sites):
-            x_snk, y_snv = rule.rows(group, spec, theta[g], stats[g], trace.keys[g], trace.grads[g], trace.captured_n)
+        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
             total += jnp.sum(jnp.einsum("snk,skv->snv", x_snk, u[g]) * y_snv)
         return total
 

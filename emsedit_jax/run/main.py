@@ -12,7 +12,7 @@ import numpy as np
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import assets, generate
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import edits, networks, report, resources, watch, workdir
+from emsedit_jax.run import arrays, edits, networks, report, resources, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.progress import Batchwise, track
@@ -138,7 +138,7 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
     edited = score_all(run, deltas, clock, "after editing")
     examples = before_and_after(run, deltas)
-    found = edits.digests(edits.named(run.editor.sites, deltas))
+    found = arrays.digests(edits.named(run.editor.sites, deltas))
     summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
     workdir.write_json(path / "eval.json", summary)
     _show(summary, examples, folder)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.meta.trajectory import Editor
-from emsedit_jax.run import workdir
+from emsedit_jax.run import arrays, workdir
 from emsedit_jax.types import MetaState
-
-KEY = "emsedit_jax"
-FORMAT = "emsedit-jax networks 1"
 
 
 def save(path: Path, editor: Editor, state: MetaState, model_name: str) -> None:
     """Writes networks and statistics whole or not at all."""
-    arrays = _named(editor, state)
-    about = _about(editor, model_name) | {"sha256": _digest(arrays)}
-    with workdir.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={KEY: json.dumps(about, sort_keys=True)})
+    arrays.write(path, _named(editor, state), "networks", _about(editor, model_name))
 
 
 def file_of(given: str) -> Path:
@@ -51,35 +41,25 @@ def load(path: Path, editor: Editor, state: MetaState, model_name: str) -> MetaS
 
     Raises InputError for a damaged file, and for networks of another editor, model, site or size: both sides are named.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            there = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged, or no file of networks ({error}); train again.") from None
-    if there.get("format") != FORMAT:
-        raise InputError(f"{path} does not hold networks of this program (format {there.get('format')!r}).")
+    there, found = arrays.read(path, "networks", "train again")
     here = _about(editor, model_name)
     for name, wanted in here.items():
         if there.get(name) != wanted:
             raise InputError(f"{path} was trained with {name}={there.get(name)}, this run has {name}={wanted}.")
     expected = _named(editor, state)
-    odd = sorted(arrays.keys() ^ expected.keys())
+    odd = sorted(found.keys() ^ expected.keys())
     if odd:
-        raise InputError(f"{path}: array {odd[0]!r} is only {'there' if odd[0] in arrays else 'in this run'}.")
+        raise InputError(f"{path}: array {odd[0]!r} is only {'there' if odd[0] in found else 'in this run'}.")
     for name, wanted in expected.items():
-        if arrays[name].shape != wanted.shape or arrays[name].dtype != wanted.dtype:
-            sides = [f"{one.dtype}{list(one.shape)}" for one in (arrays[name], wanted)]
+        if found[name].shape != wanted.shape or found[name].dtype != wanted.dtype:
+            sides = [f"{one.dtype}{list(one.shape)}" for one in (found[name], wanted)]
             raise InputError(f"{path}: {name} is {sides[0]}, this run has {sides[1]}.")
-    if there.get("sha256") != _digest(arrays):
-        raise InputError(f"{path} is damaged: its bytes changed since they were saved; train again.")
-    return _filled(editor, state, arrays)
+    return _filled(editor, state, found)
 
 
 def _about(editor: Editor, model_name: str) -> dict[str, Any]:
     """What networks are trained for. Published site names in order: a site's row in the tables is its place here."""
     return {
-        "format": FORMAT,
         "editor": editor.method.name,
         "model": model_name,
         "sites": [name for group in editor.sites for name in group.names],
@@ -95,21 +75,21 @@ def _prefix(editor: Editor, net: int, group: int) -> str:
 
 def _named(editor: Editor, state: MetaState) -> dict[str, np.ndarray]:
     """`net0/576x1536/blocks.0.A`, ... and `net0/576x1536/norm.mean_c`, ..."""
-    arrays: dict[str, np.ndarray] = {}
+    named: dict[str, np.ndarray] = {}
     for net, (theta, stats) in enumerate(zip(state.thetas, state.stats, strict=True)):
         for g in range(len(editor.sites)):
             for path, leaf in jax.tree_util.tree_leaves_with_path(theta[g]):
-                arrays[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = np.asarray(leaf)
+                named[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = np.asarray(leaf)
             for field in dataclasses.fields(stats[g]):
-                arrays[f"{_prefix(editor, net, g)}/norm.{field.name}"] = np.asarray(getattr(stats[g], field.name))
-    return arrays
+                named[f"{_prefix(editor, net, g)}/norm.{field.name}"] = np.asarray(getattr(stats[g], field.name))
+    return named
 
 
 def _dotted(path: tuple) -> str:
     return ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
 
 
-def _filled(editor: Editor, state: MetaState, arrays: dict[str, np.ndarray]) -> MetaState:
+def _filled(editor: Editor, state: MetaState, found: dict[str, np.ndarray]) -> MetaState:
     thetas, stats = [], []
     for net, (theta, old) in enumerate(zip(state.thetas, state.stats, strict=True)):
         groups, norms = [], []
@@ -117,20 +97,11 @@ def _filled(editor: Editor, state: MetaState, arrays: dict[str, np.ndarray]) -> 
             start = _prefix(editor, net, g)
             groups.append(
                 jax.tree_util.tree_map_with_path(
-                    lambda path, _, start=start: jnp.asarray(arrays[f"{start}/{_dotted(path)}"]), theta[g]
+                    lambda path, _, start=start: jnp.asarray(found[f"{start}/{_dotted(path)}"]), theta[g]
                 )
             )
-            fields = {f.name: jnp.asarray(arrays[f"{start}/norm.{f.name}"]) for f in dataclasses.fields(old[g])}
+            fields = {f.name: jnp.asarray(found[f"{start}/norm.{f.name}"]) for f in dataclasses.fields(old[g])}
             norms.append(dataclasses.replace(old[g], **fields))
         thetas.append(tuple(groups))
         stats.append(tuple(norms))
     return MetaState(tuple(thetas), tuple(stats), state.opt_state, state.grads)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    """One sha256 over all arrays, by name."""
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return found.hexdigest()

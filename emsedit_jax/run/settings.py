@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from emsedit_jax.data.records import READERS, parse_rows
+from emsedit_jax.data.tokens import TOKEN_RULES
 from emsedit_jax.errors import InputError, near
 
 SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32, in which networks and shifts are computed
-TOKENS = ("ans", "all", "ans_interval", "all_interval")  # which token rows are captured
 DTYPES = ("auto", "float32", "bfloat16")
 EMBEDDED_DATASETS = ("worldfacts",)  # come with the package: an empty path means the packaged rows
 
@@ -132,7 +132,7 @@ FIELDS: dict[str, Field] = {
     "editor.lr": ABOVE_ZERO,
     "editor.meta_lr": ABOVE_ZERO,
     "editor.max_grad_norm": ABOVE_ZERO,
-    "editor.token": one_of(TOKENS),
+    "editor.token": one_of(TOKEN_RULES),
     "editor.reg_coef": NOT_BELOW_ZERO,
     "editor.iters": whole(1),
     "editor.full_curve": BOOL,

@@ -21,7 +21,7 @@ from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.score import Scores, means, score_edits
 from emsedit_jax.run.watch import Diverged, check, check_networks, step_row, training_row
-from emsedit_jax.types import Deltas, EditTask, MetaState, Stats
+from emsedit_jax.types import Deltas, MetaState, Stats
 
 Log = Callable[[dict], None]
 
@@ -35,13 +35,13 @@ class Waiting(NamedTuple):
 
 
 def prompts_of(
-    run: Prepared, phase: str, j: int, kind: str, task: EditTask, begun: Callable[[], None] = lambda: None
+    run: Prepared, phase: str, plan: EditPlan, j: int, kind: str, begun: Callable[[], None] = lambda: None
 ) -> Prompts:
-    """One kind of a batch, its prefixes kept in the run's store as far as there is room.
+    """One kind of a plan's batch, its prefixes kept in the run's store as far as there is room.
 
     `begun` is called whenever a pass over the prompts begins.
     """
-    batches = getattr(task, kind)
+    batches = plan.batches(j, kind)
 
     def below(number: int):
         begun()
@@ -118,8 +118,7 @@ def _trajectory(
     deltas, waiting = no_edit(run.editor.sites), None
     past: collections.deque[tuple[Prompts, Prompts]] = collections.deque(maxlen=learning.back_depth)
     for j in batches:
-        task = plan[j]
-        edit, equiv, unrel = (prompts_of(run, "train", j, kind, task, shown.next_pass) for kind in KINDS)
+        edit, equiv, unrel = (prompts_of(run, "train", plan, j, kind, shown.next_pass) for kind in KINDS)
         past.appendleft((equiv, unrel))
         lessons = [
             Lesson(*both, learning.time_decay**age) for age, both in enumerate(past)
@@ -165,8 +164,8 @@ def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> l
     Raises: Diverged.
     """
     deltas, now = no_edit(run.editor.sites), state
-    for j, task in enumerate(facts.plan):
-        prompts = prompts_of(run, "holdout", j, "edit", task)
+    for j in range(len(facts.plan)):
+        prompts = prompts_of(run, "holdout", facts.plan, j, "edit")
         deltas, now, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, now, prompts)
         place = {"phase": "holdout", "trajectory": number, "batch": j}
         check(run.editor, place, jax.device_get(step_row(run.editor, auxes)), None, state)
@@ -190,10 +189,10 @@ def edit(
     n_edits = run.config.dataset.n_edits
     with track(len(run.valid_plan) * n_edits, "editing", "edits") as progress:
         shown = Batchwise(progress)
-        for j, task in enumerate(run.valid_plan):
+        for j in range(len(run.valid_plan)):
             former = (deltas if j else None, state)
             with clock.phase("edit"):
-                prompts = prompts_of(run, "edit", j, "edit", task, shown.next_pass)
+                prompts = prompts_of(run, "edit", run.valid_plan, j, "edit", shown.next_pass)
                 shown.batch(n_edits, run.editor.iters * len(prompts.batches))
                 deltas, state, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts)
                 row = jax.block_until_ready(step_row(run.editor, auxes))

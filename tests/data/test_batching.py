@@ -5,19 +5,8 @@ import numpy as np
 import pytest
 
 from emsedit_jax.data.batching import KINDS, plan_tasks, share_shapes
-from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.errors import InputError
-
-
-def record(number, prompt="ab", answer="xyz", equiv=("cd",), unrel=("ef",)):
-    return EditRecord(
-        edit=Cue(prompt, answer),
-        equiv=tuple(Cue(text, answer) for text in equiv),
-        unrel=tuple(Cue(text, "q") for text in unrel),
-        subject="s",
-        source=f"eval.json row {number}",
-    )
-
+from tests.data.facts import record
 
 RECORDS = [record(i, prompt="abcdefghijk"[: i + 1]) for i in range(11)]  # prompts of 1 to 11 letters
 

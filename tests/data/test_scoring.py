@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -8,16 +10,9 @@ from emsedit_jax.data.batching import KINDS, plan_tasks
 from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.data.scoring import contest, plan_scoring
 from emsedit_jax.data.tokens import TokenItem
+from tests.data import facts
 
-
-def record(number, prompt, answer="xyz", equiv=("ab",), unrel=("c", "de")):
-    return EditRecord(
-        edit=Cue(prompt, answer),
-        equiv=tuple(Cue(text, answer) for text in equiv),
-        unrel=tuple(Cue(text, "q") for text in unrel),
-        subject="s",
-        source=f"eval.json row {number}",
-    )
+record = functools.partial(facts.record, equiv=("ab",), unrel=("c", "de"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import pytest
 
+from emsedit_jax.edit.sites import resolve
+from emsedit_jax.lm.model import load_lm
 from tests.quick_compiles import quick_compiles
 from tests.run import tiny
 
@@ -12,3 +14,14 @@ def finished(tmp_path_factory, quick_compiles):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     tiny.train(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def lm():
+    """The tiny recorded Llama."""
+    return load_lm(tiny.MODEL)
+
+
+@pytest.fixture(scope="module")
+def sites(lm):
+    return resolve(lm.config, tiny.SITES)

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import edits
+from emsedit_jax.run import arrays, edits
 from emsedit_jax.types import SiteGroup
 
 SITES = (
@@ -39,7 +39,7 @@ def test_digests_are_of_the_bytes_and_in_the_file_too(tmp_path):
     found = edits.save(path, SITES, DELTAS, "a model")
     assert found["layers.1.up"] == hashlib.sha256(np.arange(6, 12, dtype="<f4").tobytes()).hexdigest()
     size = int.from_bytes(path.read_bytes()[:8], "little")
-    about = json.loads(json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"][edits.KEY])
+    about = json.loads(json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"][arrays.KEY])
     assert about["sha256"] == found
     assert about["model"] == "a model"
 
@@ -48,7 +48,7 @@ def test_loaded_edits_are_the_saved_ones(path):
     loaded = edits.load(path, SITES)
     for ours, theirs in zip(loaded, DELTAS, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert edits.digests(edits.named(SITES, loaded)) == edits.digests(edits.named(SITES, DELTAS))
+    assert arrays.digests(edits.named(SITES, loaded)) == arrays.digests(edits.named(SITES, DELTAS))
 
 
 def test_saving_again_takes_the_place_of_the_file(path):
@@ -83,7 +83,7 @@ def test_no_damaged_byte_changes_the_edits_unnoticed(path, other):
 @pytest.mark.parametrize("kept", [0, 7, 8, 100, -1])
 def test_a_cut_off_file_is_damaged(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match=r"edits\.safetensors is damaged \(.*run the edits again"):
+    with pytest.raises(InputError, match=r"edits\.safetensors is damaged, or no file of edits \(.*run the edits again"):
         edits.load(path, SITES)
 
 
@@ -107,10 +107,9 @@ def test_edits_of_other_sites_are_refused(path):
 
 
 def test_numbers_of_another_type_are_refused(path):
-    arrays = {name: value.view(np.int32) for name, value in edits.named(SITES, DELTAS).items()}
-    about = {"format": edits.FORMAT, "sha256": edits.digests(arrays)}
-    save_file(arrays, path, metadata={edits.KEY: json.dumps(about)})
-    with pytest.raises(InputError, match=r"edits\.safetensors"):
+    found = {name: value.view(np.int32) for name, value in edits.named(SITES, DELTAS).items()}
+    arrays.write(path, found, "edits", {})
+    with pytest.raises(InputError, match=r"edits\.safetensors holds int32 numbers at layers"):
         edits.load(path, SITES)
 
 

@@ -61,7 +61,7 @@ def test_what_is_no_file_of_networks_is_refused(finished, tmp_path, capsys):
     content = bytearray((finished / "hypernet.safetensors").read_bytes())
     content[-100] ^= 1
     damaged.write_bytes(content)
-    refuse("damaged.safetensors is damaged: its bytes changed since they were saved", damaged)
+    refuse("damaged.safetensors is damaged: the bytes of net", damaged)
 
 
 def test_missing_networks_are_told_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from safetensors.numpy import load_file
 
 from emsedit_jax.data import embedded
-from emsedit_jax.run import edits, main
+from emsedit_jax.run import arrays, main
 from tests.run import tiny
 
 # ---------------------------------------------------------------------------------------------- what a run leaves
@@ -37,7 +37,7 @@ def test_the_summary_has_scores_costs_and_circumstances(finished):
     assert (summary["seed"], summary["editor"], summary["model"]) == (0, "emsedit", str(tiny.MODEL))
     assert summary["versions"]["jax"] == jax.__version__
     assert summary["device"]["platform"] == jax.default_backend()
-    assert summary["digests"] == edits.digests(load_file(finished / "edits.safetensors"))
+    assert summary["digests"] == arrays.digests(load_file(finished / "edits.safetensors"))
     assert sorted(summary["digests"]) == sorted(tiny.SITES)
     rows = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:8:7]  # the first and the last of 8 facts
     told = [(example["prompt"], example["target"]) for example in summary["examples"]]

@@ -1,4 +1,3 @@
-import hashlib
 import json
 
 import jax
@@ -9,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import networks
+from emsedit_jax.run import arrays, networks
 from tests import tiny_lm
 from tests.refusals import refused
 
@@ -38,7 +37,7 @@ def path(tmp_path, trained):
 
 def about(path):
     with safe_open(path, framework="numpy") as file:
-        return json.loads(file.metadata()[networks.KEY])
+        return json.loads(file.metadata()[arrays.KEY])
 
 
 def assert_same(one, other):
@@ -144,13 +143,8 @@ def test_a_cut_off_file_is_damaged(path, kept):
 def changed(path, change, rename=str):
     """The file with an array changed, and its digest made to fit."""
     with safe_open(path, framework="numpy") as file:
-        arrays = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    found = about(path)
-    arrays = {name: change(name, value) for name, value in arrays.items()}
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    save_file(arrays, path, metadata={networks.KEY: json.dumps(found | {"sha256": digest.hexdigest()})})
+        found = {rename(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    arrays.write(path, {name: change(name, value) for name, value in found.items()}, "networks", about(path))
 
 
 def test_a_change_with_a_fitting_digest_is_no_damage(path):
@@ -179,7 +173,7 @@ def test_a_file_of_something_else_is_refused(path):
     save_file({"x": np.zeros(3, np.float32)}, path)
     with refused("does not hold networks of this program"):
         networks.load(path, EDITOR, fresh, MODEL)
-    save_file({"x": np.zeros(3, np.float32)}, path, metadata={networks.KEY: json.dumps(["format"])})
+    save_file({"x": np.zeros(3, np.float32)}, path, metadata={arrays.KEY: json.dumps(["format"])})
     with refused("is damaged, or no file of networks"):
         networks.load(path, EDITOR, fresh, MODEL)
     path.write_text("dear reader, this is a letter")

@@ -5,22 +5,9 @@ import pytest
 from emsedit_jax.data.packing import pack, plan_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.capture import prefix
-from emsedit_jax.edit.sites import resolve
-from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run.prefixes import PrefixStore
-from tests.run import tiny
 
 PROMPTS = [TokenItem((1, *range(start, start + 6)), (5,), 7) for start in (10, 50, 90)]
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return load_lm(tiny.MODEL)
-
-
-@pytest.fixture(scope="module")
-def sites(lm):
-    return resolve(lm.config, tiny.SITES)
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,11 @@ from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.packing import pack, plan_shape
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.data.tokens import TokenItem
-from emsedit_jax.edit.sites import resolve
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.generate import greedy
-from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import score
 from emsedit_jax.run.prefixes import PrefixStore
-from tests.run import tiny
 
 PROMPTS = {  # kind -> prompts of the one batch, of many lengths
     "edit": [(1, 20, 30), (1, 7, 8, 9, 10, 11, 12, 13), (1, 300)],
@@ -27,16 +24,6 @@ PROMPTS = {  # kind -> prompts of the one batch, of many lengths
 COUNTS = {"edit": [1, 4, 3], "equiv": [2, 4, 1], "unrel": [4, 3]}  # tokens of its answer
 WRONG = {"edit": [False, True, False], "equiv": [True, False, True], "unrel": [False, True]}  # its last token
 EXPECTED = {"ES": [1, 3 / 4, 1], "GS": [1 / 2, 1, 0], "LS": [1, 2 / 3]}
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return load_lm(tiny.MODEL)
-
-
-@pytest.fixture(scope="module")
-def sites(lm):
-    return resolve(lm.config, tiny.SITES)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import json
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from emsedit_jax.run import networks
+from emsedit_jax.run import arrays
 from tests.run import test_diverged, tiny
 from tests.run.test_diverged import SITE, SMALL
 
@@ -22,13 +22,12 @@ stopped = functools.partial(test_diverged.stopped, editor="rledit")
 def with_lambda(source, path, log_lambda):
     """The networks of a run with another ridge coefficient at every site."""
     with safe_open(source / "hypernet.safetensors", framework="numpy") as file:
-        about = json.loads(file.metadata()[networks.KEY])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    for name, value in arrays.items():
+        about = json.loads(file.metadata()[arrays.KEY])
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    for name, value in found.items():
         if name.endswith("/lamda"):
-            arrays[name] = np.full_like(value, log_lambda)
-    about["sha256"] = networks._digest(arrays)
-    save_file(arrays, path, metadata={networks.KEY: json.dumps(about)})
+            found[name] = np.full_like(value, log_lambda)
+    arrays.write(path, found, "networks", about)
 
 
 def facts(path, *numbers):
