@@ -22,6 +22,7 @@ from emsedit_jax.lm.params import Params
 from emsedit_jax.types import Batch, Deltas, Sites, Stats, Theta, Trace, pytree
 
 Scalar = Float[Array, ""] | float
+OF_A_SITE = ("scale", "shift", "lr", "lamda")  # parameters of a network with a row a site
 
 
 class Lesson(NamedTuple):
@@ -158,6 +159,16 @@ def _pull_back(
     return pull(gradient)[0]
 
 
+@jax.jit
+def own_norms(theta_grad: Theta) -> tuple[Float[Array, " _s"], ...]:
+    """Per group: norm of the gradient of each site's own parameters (scales, shifts, learning rate, log ridge)."""
+    own = [
+        [one for path, one in jax.tree_util.tree_leaves_with_path(group) if _key(path) in OF_A_SITE]
+        for group in theta_grad
+    ]
+    return tuple(jnp.sqrt(sum(jnp.sum(jnp.square(one), axis=1) for one in group)) for group in own)
+
+
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)
 def accumulate(
     total: tuple[Theta, ...], i: int, theta_grad: Theta, max_grad_norm: Scalar
@@ -197,9 +208,13 @@ class OptimiserSpec(NamedTuple):
         return optax.join_schedules([rise, after], [self.warmup])
 
 
+def _key(path: tuple) -> Any:
+    return getattr(path[-1], "key", None)
+
+
 def _matrices(theta: Any) -> Any:
     """True at A and B: etas, scales and shifts are not to be drawn towards zero."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) in ("A", "B"), theta)
+    return jax.tree_util.tree_map_with_path(lambda path, _: _key(path) in ("A", "B"), theta)
 
 
 def optimiser(spec: OptimiserSpec) -> optax.GradientTransformation:
@@ -215,9 +230,15 @@ def optimiser(spec: OptimiserSpec) -> optax.GradientTransformation:
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def adam_step(
     spec: OptimiserSpec, thetas: tuple[Theta, ...], opt_state: optax.OptState, grads: tuple[Theta, ...]
-) -> tuple[tuple[Theta, ...], optax.OptState]:
-    """One step of the optimiser over all networks; none on a gradient that is not finite."""
+) -> tuple[tuple[Theta, ...], optax.OptState, Float[Array, ""]]:
+    """One step of the optimiser over all networks.
+
+    Returns (networks, moments, norm over all networks after the step). A step that would leave a norm, of networks or
+    gradient, that is not finite is not taken: the norm returned says so, the networks and moments are the old ones.
+    """
     updates, stepped = optimiser(spec).update(grads, opt_state, thetas)
-    sound = jnp.isfinite(optax.tree.norm(grads))
-    moved = jax.tree.map(jnp.add, thetas, updates), stepped
-    return jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, (thetas, opt_state))
+    moved = jax.tree.map(jnp.add, thetas, updates)
+    norm = jnp.where(jnp.isfinite(optax.tree.norm(grads)), optax.tree.norm(moved), jnp.nan)
+    sound = jnp.isfinite(norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), (moved, stepped), (thetas, opt_state))
+    return *kept, norm

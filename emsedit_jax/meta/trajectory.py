@@ -22,6 +22,7 @@ from emsedit_jax.meta.gradient import (
     accumulate,
     adam_step,
     optimiser,
+    own_norms,
     pull_back,
     weight_gradient,
 )
@@ -72,12 +73,18 @@ class Learning(NamedTuple):
 
 
 class TrainAux(NamedTuple):
-    """What one training batch saw: its steps, its losses with the weights' gradients, and the norms before clipping."""
+    """What one training batch saw: its steps, its losses with the weights' gradients, its updates.
+
+    `norms` are those of the gradient sum before clipping, `moved` those of the networks after each update, which was
+    not made where that is not finite.
+    """
 
     steps: tuple[StepAux, ...]
     losses: tuple[MetaLoss, ...]  # one, or one a step
     weight_grads: tuple[Deltas, ...]  # likewise
+    own_norms: tuple[tuple[Float[Array, " _s"], ...], ...]  # [i] of each site's own parameters' gradient
     norms: tuple[Float[Array, ""], ...]  # [i]
+    moved: tuple[Float[Array, ""], ...]  # none where the update comes later, else one, or one a step
 
 
 def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaState:
@@ -148,7 +155,9 @@ def train_batch(
     steps: list[StepAux] = []
     losses: list[MetaLoss] = []
     gradients: list[Deltas] = []
+    own: list[tuple[Array, ...]] = []
     norms: list[Array] = []
+    moved: list[Array] = []
     for i in range(editor.iters):
         before = deltas
         deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
@@ -168,36 +177,48 @@ def train_batch(
             losses.append(loss)
             gradients.append(gradient)
             for taught in (i,) if learning.a_loss_a_step else range(editor.iters):
-                state, norm = _add(editor, learning, state, taught, steps[taught], gradient)
+                state, by_site, norm = _add(editor, learning, state, taught, steps[taught], gradient)
+                own.append(by_site)
                 norms.append(norm)
                 if steps[taught].sums is not None:
                     aux = steps[taught] = steps[taught].without_rows()
         if learning.update_every == "step":
-            state = finish(learning, state)
+            state, norm = finish(learning, state)
+            moved.append(norm)
         if not learning.keep_edits:
             deltas = before
     if learning.update_every == "batch":
-        state = finish(learning, state)
-    return deltas, state, TrainAux(tuple(steps), tuple(losses), tuple(gradients), tuple(norms))
+        state, norm = finish(learning, state)
+        moved.append(norm)
+    return (
+        deltas,
+        state,
+        TrainAux(tuple(steps), tuple(losses), tuple(gradients), tuple(own), tuple(norms), tuple(moved)),
+    )
 
 
 def _add(
     editor: Editor, learning: Learning, state: MetaState, i: int, aux: StepAux, gradient: Deltas
-) -> tuple[MetaState, Array]:
-    """The weights' gradient brought to step i's network and added to the sum; the sum's norm before clipping."""
+) -> tuple[MetaState, tuple[Array, ...], Array]:
+    """The weights' gradient brought to step i's network and added to the sum.
+
+    Returns (state, norms of the sites' own part of it, norm of the sum before clipping).
+    """
     slot = editor.slot(i)
     theta_grad = pull_back(editor.sites, editor.method.rule, editor.structure(i), state.thetas[slot], aux, gradient)
     bound = learning.max_grad_norm if learning.running_clip else jnp.inf
     grads, norm = accumulate(state.grads, slot, theta_grad, bound)
-    return MetaState(state.thetas, state.stats, state.opt_state, grads), norm
+    return MetaState(state.thetas, state.stats, state.opt_state, grads), own_norms(theta_grad), norm
 
 
-def finish(learning: Learning, state: MetaState) -> MetaState:
-    """The optimiser's step on the accumulated gradient, which starts anew.
+def finish(learning: Learning, state: MetaState) -> tuple[MetaState, Array]:
+    """The optimiser's step on the accumulated gradient, which starts anew; the networks' norm after it.
 
-    The networks and moments of the `state` given are donated: do not use that state again.
+    The norm is not finite where a step could not be taken (see `adam_step`). The networks and moments of the `state`
+    given are donated: do not use that state again.
     """
-    thetas, opt_state = state.thetas, state.opt_state
+    thetas, opt_state, worst = state.thetas, state.opt_state, jnp.zeros(())
     for _ in range(learning.repeats):
-        thetas, opt_state = adam_step(learning.optimiser, thetas, opt_state, state.grads)
-    return MetaState(thetas, state.stats, opt_state, jax.tree.map(jnp.zeros_like, state.grads))
+        thetas, opt_state, norm = adam_step(learning.optimiser, thetas, opt_state, state.grads)
+        worst = jnp.maximum(worst, norm)  # keeps a NaN
+    return MetaState(thetas, state.stats, opt_state, jax.tree.map(jnp.zeros_like, state.grads)), worst

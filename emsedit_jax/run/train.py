@@ -20,7 +20,7 @@ from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.score import Scores, means, score_edits
-from emsedit_jax.run.watch import Diverged, check, check_networks, step_row, training_row
+from emsedit_jax.run.watch import Diverged, check, check_update, step_row, training_row
 from emsedit_jax.types import Deltas, MetaState, Stats
 
 Log = Callable[[dict], None]
@@ -133,8 +133,8 @@ def _trajectory(
         shown.end()
     _emit(run, waiting, state, log)
     if learning.update_every == "trajectory":
-        state = trajectory.finish(learning, state)
-    check_networks({"phase": "train", "trajectory": number}, state)
+        state, norm = trajectory.finish(learning, state)
+        check_update({"phase": "train", "trajectory": number}, norm, state)
     return state
 
 

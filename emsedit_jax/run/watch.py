@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from emsedit_jax.meta.trajectory import Editor, TrainAux
 from emsedit_jax.types import Deltas, MetaState, Sites
 
 OF_A_STEP = ("edit_loss", "solve_error", "shift_norm")  # in the order they come about
-OF_A_LOSS = ("equiv_loss", "locality_loss", "drift")
+OF_A_PULL = ("own_grad_norm", "grad_norm")  # of the gradient brought to a step's network
+OF_A_LOSS = ("equiv_loss", "locality_loss", "drift", "weight_grad_norm")
 
 
 class Diverged(InputError):
@@ -29,7 +31,7 @@ class Diverged(InputError):
 
 @functools.partial(jax.jit, static_argnums=0)
 def shift_norms(sites: Sites, shift: Deltas) -> dict[str, jax.Array]:
-    """Frobenius norm of each site's weight change."""
+    """Frobenius norm of each site's weight change, or gradient."""
     return {
         name: jnp.linalg.norm(delta_skv[s])
         for group, delta_skv in zip(sites, shift, strict=True)
@@ -48,18 +50,26 @@ def step_row(editor: Editor, auxes: tuple[StepAux, ...]) -> dict:
 
 
 def training_row(editor: Editor, aux: TrainAux) -> dict:
-    """The metrics of a training batch: those of its steps; its losses, one or one a step; its gradients' norms."""
+    """The metrics of a training batch.
+
+    Those of its steps; its losses, one or one a step, with their gradients' norms by site; the norms of the networks'
+    gradient, each site's own part and the clipped sum's; and of the networks after each update.
+    """
+    updates = {"network_norm": list(aux.moved)} if aux.moved else {}
     return step_row(editor, aux.steps) | {
         "equiv_loss": [loss.equiv for loss in aux.losses],
         "locality_loss": [loss.locality for loss in aux.losses],
         "drift": [loss.drift for loss in aux.losses],
+        "weight_grad_norm": [shift_norms(editor.sites, grads) for grads in aux.weight_grads],
+        "own_grad_norm": [_by_site(editor.sites, norms) for norms in aux.own_norms],
         "grad_norm": list(aux.norms),
+        **updates,
     }
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _by_site(sites: Sites, error: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
-    return {name: error_s[s] for group, error_s in zip(sites, error, strict=True) for s, name in enumerate(group.names)}
+def _by_site(sites: Sites, values: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return {name: one_s[s] for group, one_s in zip(sites, values, strict=True) for s, name in enumerate(group.names)}
 
 
 def check(editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, state: MetaState) -> None:
@@ -73,18 +83,17 @@ def check(editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, s
             raise Diverged(f"{_words(place)}{where}: {fault}", deltas, state)
 
 
-def check_networks(place: Mapping, state: MetaState) -> None:
-    """Stops where the optimiser left numbers that are not finite, which no later batch would tell it by.
+def check_update(place: Mapping, norm: jax.Array, state: MetaState) -> None:
+    """Stops where the optimiser's step at a trajectory's end was not taken (see `meta.gradient.adam_step`).
 
-    Raises: Diverged, with the `state` given.
+    Raises: Diverged, with the `state` given, which is the one before that step.
     """
-    if not is_finite(state):
-        raise Diverged(
-            f"{place['phase']}{_of(place)}: the networks are not finite after the optimiser's last step. "
-            "Lower --config.editor.meta_lr.",
-            None,
-            state,
-        )
+    if not np.isfinite(norm):
+        raise Diverged(f"{place['phase']}{_of(place)}: {_refused(float(norm))}", None, state)
+
+
+def _refused(norm: float) -> str:
+    return f"the optimiser's step would make network_norm {norm}: it was not taken. Lower --config.editor.meta_lr."
 
 
 def is_finite(state: MetaState) -> bool:
@@ -96,16 +105,21 @@ def is_finite(state: MetaState) -> bool:
 def _in_order(row: Mapping) -> Iterator[tuple[str, str, float]]:
     """(step and site in words, name, value) of every number, in the order they came about."""
     steps = len(row["edit_loss"])
-    learning = [name for name in (*OF_A_LOSS, "grad_norm") if name in row]
+    learning = [name for name in (*OF_A_LOSS, *OF_A_PULL) if name in row]
     a_loss_a_step = bool(learning) and len(row[OF_A_LOSS[0]]) == steps
     for i in range(steps):
         for name in (*OF_A_STEP, *(learning if a_loss_a_step else ())):
-            value = row[name][i] if name in row else {}
-            for site, one in value.items() if isinstance(value, Mapping) else [("", value)]:
-                yield f", step {i}{site and f', site {site}'}", name, one
+            yield from _by_place(f", step {i}", name, row[name][i] if name in row else {})
     for name in () if a_loss_a_step else learning:
         for i, value in enumerate(row[name]):  # one loss after all steps, whose gradient goes to each step's network
-            yield f", step {i}" if name == "grad_norm" else "", name, value
+            yield from _by_place(f", step {i}" if name in OF_A_PULL else "", name, value)
+    for value in row.get("network_norm", ()):
+        yield "", "network_norm", value
+
+
+def _by_place(where: str, name: str, value: Any) -> Iterator[tuple[str, str, float]]:
+    for site, one in value.items() if isinstance(value, Mapping) else [("", value)]:
+        yield f"{where}{site and f', site {site}'}", name, one
 
 
 def _fault(editor: Editor, name: str, value: float) -> str:
@@ -120,6 +134,8 @@ def _fault(editor: Editor, name: str, value: float) -> str:
         return f"{fault}. Lower {rates}, or edit fewer facts at once that are asked in the same words."
     if np.isfinite(value):
         return ""
+    if name == "network_norm":
+        return _refused(value)
     return f"{name} is {value}, the {'edits have' if name in OF_A_STEP else 'training has'} diverged. Lower {rates}."
 
 

@@ -64,7 +64,7 @@ def steps(spec, value, grads):
     thetas = networks([value])
     opt_state, after = gradient.optimiser(spec).init(thetas), []
     for g in grads:
-        thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, networks([g]))
+        thetas, opt_state, _ = gradient.adam_step(spec, thetas, opt_state, networks([g]))
         after.append(numbers(thetas)[0][0])
     return np.array(after), opt_state
 
@@ -76,7 +76,7 @@ def test_adam_by_hand():
     for k, g in enumerate([0.5, -2.0, 0.1], 1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         value -= 0.01 * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
-        thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, networks([g, 0.0]))
+        thetas, opt_state, _ = gradient.adam_step(spec, thetas, opt_state, networks([g, 0.0]))
         ((first, second),) = numbers(thetas)
         assert first == pytest.approx(value, rel=1e-5)
         assert second == 1
@@ -85,7 +85,7 @@ def test_adam_by_hand():
 def test_adam_s_first_step_is_the_learning_rate_whatever_the_gradient():
     spec, thetas = OptimiserSpec(0.1), networks([1.0, 1.0, 1.0], [1.0])
     opt_state = gradient.optimiser(spec).init(thetas)
-    stepped, _ = gradient.adam_step(spec, thetas, opt_state, networks([1e-3, -5.0, 40.0], [-1.0]))
+    stepped, *_ = gradient.adam_step(spec, thetas, opt_state, networks([1e-3, -5.0, 40.0], [-1.0]))
     np.testing.assert_allclose(np.concatenate(numbers(stepped)), [0.9, 1.1, 0.9, 1.1], rtol=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_etas_scales_and_shifts_do_not_decay():
     spec = OptimiserSpec(0.1, weight_decay=0.5)
     theta = {name: jnp.array([2.0]) for name in ("B", "lr", "lamda", "scale", "shift", "bias")}
     still = ((jax.tree.map(jnp.zeros_like, theta),),)
-    after, _ = gradient.adam_step(spec, ((theta,),), gradient.optimiser(spec).init(((theta,),)), still)
+    after, *_ = gradient.adam_step(spec, ((theta,),), gradient.optimiser(spec).init(((theta,),)), still)
     moved = {name for name, value in after[0][0].items() if float(value[0]) != 2.0}
     assert moved == {"B"}
 
@@ -134,10 +134,10 @@ def test_etas_scales_and_shifts_do_not_decay():
 def test_the_optimiser_s_own_clip_is_of_the_norm_over_all_networks():
     spec = OptimiserSpec(0.1, clip=1.0)
     thetas = networks([1.0], [1.0])
-    _, opt_state = gradient.adam_step(spec, thetas, gradient.optimiser(spec).init(thetas), networks([3.0], [4.0]))
+    _, opt_state, _ = gradient.adam_step(spec, thetas, gradient.optimiser(spec).init(thetas), networks([3.0], [4.0]))
     np.testing.assert_allclose(np.ravel(numbers(optax.tree.get(opt_state, "mu"))), [0.06, 0.08], rtol=1e-5)
     thetas = networks([1.0], [1.0])
-    _, opt_state = gradient.adam_step(spec, thetas, gradient.optimiser(spec).init(thetas), networks([0.3], [0.4]))
+    _, opt_state, _ = gradient.adam_step(spec, thetas, gradient.optimiser(spec).init(thetas), networks([0.3], [0.4]))
     np.testing.assert_allclose(np.ravel(numbers(optax.tree.get(opt_state, "mu"))), [0.03, 0.04], rtol=1e-5)
 
 
@@ -148,9 +148,33 @@ def test_the_optimiser_s_own_clip_is_of_the_norm_over_all_networks():
 def test_no_step_on_a_gradient_that_is_not_finite(spec, bad):
     thetas = networks([1.0, 2.0], [3.0])
     opt_state = gradient.optimiser(spec).init(thetas)
-    thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [2.0]))
+    thetas, opt_state, _ = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [2.0]))
     before = host((thetas, opt_state))
-    thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [bad]))
+    thetas, opt_state, norm = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [bad]))
     jax.tree.map(np.testing.assert_array_equal, (thetas, opt_state), before)
-    thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [2.0]))
+    assert not np.isfinite(norm)
+    thetas, opt_state, norm = gradient.adam_step(spec, thetas, opt_state, networks([0.5, -1.0], [2.0]))
+    assert float(norm) == pytest.approx(np.linalg.norm(np.concatenate(numbers(thetas))), rel=1e-6)
     assert all(np.abs(a - b).min() > 0 for a, b in zip(map(np.array, numbers(thetas)), numbers(before[0]), strict=True))
+
+
+def test_no_step_that_would_leave_no_numbers():
+    """Not in a repeated one either: what it leaves is what was there before it."""
+    spec, thetas = OptimiserSpec(3e38), networks([3e38], [1.0])
+    opt_state = gradient.optimiser(spec).init(thetas)
+    before = host((thetas, opt_state))
+    thetas, opt_state, norm = gradient.adam_step(spec, thetas, opt_state, networks([-0.5], [2.0]))
+    jax.tree.map(np.testing.assert_array_equal, (thetas, opt_state), before)
+    assert float(norm) == np.inf
+
+
+def test_a_site_s_own_gradient_is_that_of_its_rows():
+    group = {
+        "blocks": [
+            {"A": jnp.ones((4, 2)), "scale": jnp.array([[3.0, 0], [0, 0]]), "shift": jnp.array([[0.0, 0], [6, 0]])}
+        ],
+        "lr": jnp.array([[4.0], [0]]),
+        "lamda": jnp.array([[0.0], [8]]),
+    }
+    ((found_s,),) = (gradient.own_norms((group,)),)
+    np.testing.assert_allclose(found_s, [5.0, 10.0])

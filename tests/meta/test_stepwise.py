@@ -80,7 +80,7 @@ def test_the_network_is_stepped_after_each_step_on_that_step_s_clipped_gradient(
         assert_close(aux.steps[i].shift, seen.shift)
         assert_close(aux.weight_grads[i], total)
         assert float(aux.norms[i]) == pytest.approx(norm(own), rel=1e-4)
-        (theta,), opt_state = gradient.adam_step(spec, (theta,), opt_state, (clipped(own),))
+        (theta,), opt_state, _ = gradient.adam_step(spec, (theta,), opt_state, (clipped(own),))
     assert norm(minus(aux.steps[0].shift, aux.steps[1].shift)) > 1e-5
     assert_close(state.thetas, (theta,), rel=1e-4)
     assert norm(minus(state.thetas, start[name].thetas)) > tiny_training.META_LR
@@ -116,7 +116,7 @@ def test_repeats_apply_the_same_gradient_twice(name, params, start):
     grads = host(state.grads)
     thetas, opt_state = jax.device_put((start[name].thetas, start[name].opt_state))
     for _ in range(2):
-        thetas, opt_state = gradient.adam_step(spec, thetas, opt_state, grads)
+        thetas, opt_state, _ = gradient.adam_step(spec, thetas, opt_state, grads)
     _, twice, _ = train(params, editor(name), how._replace(update_every="batch", repeats=2), start[name], [TASK])
     assert_close(twice.thetas, thetas)
     assert optax.tree.get(twice.opt_state, "count") == 2

@@ -89,7 +89,7 @@ def test_later_batches_compile_nothing_new(name, num_seq, rows_at_once, params, 
             for seed in range(2):
                 past.insert(0, tiny_lm.task(2 * number + seed, lengths[seed], pass_tokens=1))
                 deltas, state, _ = train(params, editor, how, state, past[: how.back_depth], deltas)
-            state = trajectory.finish(how, state) if how.update_every == "trajectory" else state
+            state = trajectory.finish(how, state)[0] if how.update_every == "trajectory" else state
         compiled.append(programs)
     assert compiled[1] == []
 

@@ -63,7 +63,7 @@ def train(case: Case, editor: trajectory.Editor, state: MetaState, found: Run) -
         found.norms.update(zip(clippings, aux.norms, strict=True))
         if learning.update_every == "trajectory":
             found.sums[clippings[-1]] = ours.host(state.grads)
-    return trajectory.finish(learning, state) if learning.update_every == "trajectory" else state
+    return trajectory.finish(learning, state)[0] if learning.update_every == "trajectory" else state
 
 
 def note(shifts: dict, phase: str, step: int, auxes: tuple[StepAux, ...]) -> None:

@@ -123,7 +123,7 @@ def test_optimiser(trained_case):
     pairs = []
     for k, key in enumerate(case.history.steps, 1):
         grads = ours.thetas(case, f"{key}/grad")
-        state = trajectory.finish(learning, MetaState(thetas, (), opt_state, grads))
+        state, _ = trajectory.finish(learning, MetaState(thetas, (), opt_state, grads))
         thetas, opt_state = state.thetas, state.opt_state
         jax.tree.map(np.testing.assert_array_equal, ours.host(state.grads), zeros)
         pairs += ours.theta_pairs(f"opt/{k}", ours.host(thetas), ours.thetas(case, ours.networks_after(k)))

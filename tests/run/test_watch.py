@@ -19,7 +19,10 @@ def row(*, steps=2, losses=1, learning=True, **changes):
     }
     if learning:
         found |= {name: [3.0] * losses for name in ("equiv_loss", "locality_loss", "drift")}
+        found["weight_grad_norm"] = [{"a": 3.0, "b": 3.0} for _ in range(losses)]
+        found["own_grad_norm"] = [{"a": 3.0, "b": 3.0} for _ in range(steps)]
         found["grad_norm"] = [4.0] * steps
+        found["network_norm"] = [5.0]
     for name, places in changes.items():
         for place, value in places.items():
             holder, key = (found[name][place[0]], place[1]) if isinstance(place, tuple) else (found[name], place)
@@ -51,7 +54,11 @@ def test_sound_numbers_pass():
         ({"equiv_loss": {0: BAD}}, 1, "train batch 3: equiv_loss is nan, the training has diverged. Lower"),
         ({"equiv_loss": {1: BAD}}, 2, "train batch 3, step 1: equiv_loss is nan, the training"),
         ({"drift": {0: np.inf}}, 1, "train batch 3: drift is inf"),
+        ({"weight_grad_norm": {(0, "b"): BAD}}, 1, "train batch 3, site b: weight_grad_norm is nan, the training"),
+        ({"weight_grad_norm": {(1, "b"): BAD}}, 2, "train batch 3, step 1, site b: weight_grad_norm is nan"),
+        ({"own_grad_norm": {(1, "a"): BAD}}, 1, "train batch 3, step 1, site a: own_grad_norm is nan, the training"),
         ({"grad_norm": {1: np.inf}}, 1, "train batch 3, step 1: grad_norm is inf"),
+        ({"network_norm": {0: np.inf}}, 1, "train batch 3: the optimiser's step would make network_norm inf: it was"),
         ({"solve_error": {(1, "a"): 0.25}}, 1, "train batch 3, step 1, site a: the ridge system is too badly condi"),
         ({"solve_error": {(1, "a"): BAD}}, 1, "train batch 3, step 1, site a: the ridge solve gave no numbers: "),
     ],
@@ -68,6 +75,8 @@ def test_a_number_gone_wrong_is_named_by_batch_step_and_site(changes, losses, st
         ({"edit_loss": {1: BAD}, "grad_norm": {0: BAD}}, 1, "step 1: edit_loss"),  # one loss, after both steps
         ({"edit_loss": {1: BAD}, "grad_norm": {0: BAD}}, 2, "step 0: grad_norm"),  # a loss and an update a step
         ({"equiv_loss": {0: BAD}, "grad_norm": {0: BAD}}, 1, "batch 3: equiv_loss"),
+        ({"own_grad_norm": {(0, "b"): BAD}, "grad_norm": {0: BAD}, "network_norm": {0: BAD}}, 1, "step 0, site b: own"),
+        ({"grad_norm": {0: BAD}, "network_norm": {0: BAD}}, 2, "step 0: grad_norm"),
     ],
 )
 def test_what_went_wrong_first_is_named(changes, losses, first):
@@ -89,14 +98,14 @@ def test_trajectories_are_named_from_the_second_on():
     assert said(found, trajectory=2).startswith("train batch 3 of trajectory 2, step 0")
 
 
-def test_networks_that_the_last_update_broke_are_found():
+def test_an_update_that_was_not_made_is_told():
     place = {"phase": "train", "trajectory": 1}
-    watch.check_networks(place, STATE)
-    group = dict(STATE.thetas[1][0])
-    group["lr"] = group["lr"].at[1].set(jnp.inf)
-    broken = watch.MetaState((STATE.thetas[0], (group, *STATE.thetas[1][1:])), STATE.stats, (), ())
-    with pytest.raises(watch.Diverged, match=r"^train of trajectory 1: the networks are not finite .*meta_lr\.$"):
-        watch.check_networks(place, broken)
+    watch.check_update(place, jnp.float32(5), STATE)
+    with pytest.raises(
+        watch.Diverged, match=r"^train of trajectory 1: the optimiser's step would .*meta_lr\.$"
+    ) as told:
+        watch.check_update(place, jnp.float32(np.inf), STATE)
+    assert told.value.state is STATE
 
 
 def test_norms_are_by_site():
