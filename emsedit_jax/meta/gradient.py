@@ -159,14 +159,18 @@ def _pull_back(
     return pull(gradient)[0]
 
 
-@jax.jit
 def own_norms(theta_grad: Theta) -> tuple[Float[Array, " _s"], ...]:
     """Per group: norm of the gradient of each site's own parameters (scales, shifts, learning rate, log ridge)."""
     own = [
         [one for path, one in jax.tree_util.tree_leaves_with_path(group) if _key(path) in OF_A_SITE]
         for group in theta_grad
     ]
-    return tuple(jnp.sqrt(sum(jnp.sum(jnp.square(one), axis=1) for one in group)) for group in own)
+    return _row_norms(own)  # networks of different ranks have the same shapes here: one program for all
+
+
+@jax.jit
+def _row_norms(tables: list[list[Array]]) -> tuple[Array, ...]:
+    return tuple(jnp.sqrt(sum(jnp.sum(jnp.square(one), axis=1) for one in group)) for group in tables)
 
 
 @functools.partial(jax.jit, static_argnums=1, donate_argnums=0)

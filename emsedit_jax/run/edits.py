@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import arrays
 from emsedit_jax.types import Deltas, Sites
 
@@ -21,9 +22,9 @@ def named(sites: Sites, deltas: Deltas) -> dict[str, np.ndarray]:
     }
 
 
-def save(path: Path, sites: Sites, deltas: Deltas, model_name: str) -> dict[str, str]:
-    """Writes the edits whole or not at all; returns the digests that the file carries too."""
-    return arrays.write(path, named(sites, deltas), "edits", {"model": model_name, "layout": "[inputs, outputs]"})
+def save(path: Path, sites: Sites, deltas: Deltas, base: Identity) -> dict[str, str]:
+    """Writes the edits of the model `base` whole or not at all; returns the digests that the file carries too."""
+    return arrays.write(path, named(sites, deltas), "edits", base.about() | {"layout": "[inputs, outputs]"})
 
 
 def check_present(path: Path) -> None:
@@ -32,18 +33,21 @@ def check_present(path: Path) -> None:
         raise InputError(f"{path} is missing: this run has saved no edits; run --mode=train first.")
 
 
-def load(path: Path, sites: Sites) -> Deltas:
-    """The edits in `path`, for exactly these sites.
+def load(path: Path, sites: Sites, base: Identity) -> Deltas:
+    """The edits in `path`, for exactly these sites of this model.
 
-    Raises InputError for a missing or damaged file, other sites, other shapes, or bytes that changed since saving.
+    Raises InputError for a missing or damaged file, another model, other sites, other shapes, or bytes that changed
+    since saving.
     """
     check_present(path)
-    _, found = arrays.read(path, "edits", "run the edits again")
+    about, found = arrays.read(path, "edits", "run the edits again")
+    if not base.is_of(about):
+        raise InputError(f"{path} holds edits of {Identity.read(about)}, this run has {base}.")
     expected = {name: (group.k, group.v) for group in sites for name in group.names}
     odd = sorted(found.keys() ^ expected.keys())
     odd += [name for name in expected if name in found and found[name].shape != expected[name]]
     if odd:
-        raise InputError(f"{path} holds edits of other sites or another model (for instance {odd[0]}).")
+        raise InputError(f"{path} holds edits of other sites (for instance {odd[0]}).")
     other = [name for name in expected if found[name].dtype != np.float32]
     if other:
         raise InputError(

@@ -77,14 +77,14 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     try:
         state = train(run, state, clock, log)
         if run.editor.method.learned:
-            networks.save(folder.networks, run.editor, state, config.model.name_or_path)
+            networks.save(folder.networks, run.editor, state, run.base)
         deltas, state = edit(run, state, clock, log, after_batch)
     except Diverged as stop:
         raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
     edited = score_all(run, deltas, clock, "after editing", last=own[-1] if own else None)
     examples = before_and_after(run, deltas)
 
-    found = edits.save(folder.edits, run.editor.sites, deltas, config.model.name_or_path)
+    found = edits.save(folder.edits, run.editor.sites, deltas, run.base)
     n_edits = config.dataset.n_edits
     report.plot_curve(
         folder.curve,
@@ -111,7 +111,7 @@ def first_networks(run: Prepared) -> MetaState:
     if not config.editor.get("load"):
         return state
     path = networks.file_of(config.editor.load)
-    state = networks.load(path, run.editor, state, config.model.name_or_path)
+    state = networks.load(path, run.editor, state, run.base)
     say("networks", f"{path}, not trained any further")
     return state
 
@@ -120,10 +120,10 @@ def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
     """Saves what was good before the run broke off; returns words that say where."""
     kept = []
     if run.editor.method.learned and watch.is_finite(stop.state):
-        networks.save(folder.networks, run.editor, stop.state, run.config.model.name_or_path)
+        networks.save(folder.networks, run.editor, stop.state, run.base)
         kept.append(folder.networks.name)
     if stop.deltas is not None:
-        edits.save(folder.edits, run.editor.sites, stop.deltas, run.config.model.name_or_path)
+        edits.save(folder.edits, run.editor.sites, stop.deltas, run.base)
         kept.append(folder.edits.name)
     return f"What was good before is in {folder.path}: {' and '.join(kept)}." if kept else "Nothing was saved."
 
@@ -133,7 +133,7 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     folder = Workdir(path)
     edits.check_present(folder.edits)
     run = prepare(config, training=False)
-    deltas = edits.load(folder.edits, run.editor.sites)
+    deltas = edits.load(folder.edits, run.editor.sites, run.base)
     say("edits", str(folder.edits))
     unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
     edited = score_all(run, deltas, clock, "after editing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import Identity
 from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import arrays, workdir
 from emsedit_jax.types import MetaState
 
 
-def save(path: Path, editor: Editor, state: MetaState, model_name: str) -> None:
-    """Writes networks and statistics whole or not at all."""
-    arrays.write(path, _named(editor, state), "networks", _about(editor, model_name))
+def save(path: Path, editor: Editor, state: MetaState, base: Identity) -> None:
+    """Writes networks and statistics whole or not at all; `base` is the model that they were trained on."""
+    arrays.write(path, _named(editor, state), "networks", base.about() | _about(editor))
 
 
 def file_of(given: str) -> Path:
@@ -36,16 +38,18 @@ def file_of(given: str) -> Path:
     return path
 
 
-def load(path: Path, editor: Editor, state: MetaState, model_name: str) -> MetaState:
+def load(path: Path, editor: Editor, state: MetaState, base: Identity) -> MetaState:
     """`state` with the networks and statistics of the file in place of its own.
 
     Raises InputError for a damaged file, and for networks of another editor, model, site or size: both sides are named.
     """
     there, found = arrays.read(path, "networks", "train again")
-    here = _about(editor, model_name)
-    for name, wanted in here.items():
+    if not base.is_of(there):
+        raise InputError(f"{path} was trained on {Identity.read(there)}, this run has {base}.")
+    for name, wanted in _about(editor).items():
         if there.get(name) != wanted:
-            raise InputError(f"{path} was trained with {name}={there.get(name)}, this run has {name}={wanted}.")
+            theirs, ours = _sides(there.get(name), wanted)
+            raise InputError(f"{path} was trained with {name}={theirs}, this run has {name}={ours}.")
     expected = _named(editor, state)
     odd = sorted(found.keys() ^ expected.keys())
     if odd:
@@ -57,11 +61,20 @@ def load(path: Path, editor: Editor, state: MetaState, model_name: str) -> MetaS
     return _filled(editor, state, found)
 
 
-def _about(editor: Editor, model_name: str) -> dict[str, Any]:
+def _sides(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Two values that differ, for a line of text: of long lists the first place where they do."""
+    if not (isinstance(theirs, list) and isinstance(ours, list)) or max(len(theirs), len(ours)) <= 3:
+        return theirs, ours
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
+    ends = (f"{one[same]!r}" if same < len(one) else "nothing" for one in (theirs, ours))
+    words = (f"[{len(one)} of them, number {same + 1} {end}]" for one, end in zip((theirs, ours), ends, strict=True))
+    return next(words), next(words)
+
+
+def _about(editor: Editor) -> dict[str, Any]:
     """What networks are trained for. Published site names in order: a site's row in the tables is its place here."""
     return {
         "editor": editor.method.name,
-        "model": model_name,
         "sites": [name for group in editor.sites for name in group.names],
         "networks": len(editor.specs),
         "rank": [spec.rank for spec in editor.specs],

@@ -14,6 +14,7 @@ from emsedit_jax.data.scoring import ScorePlan, plan_scoring
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import model, params
+from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
 from emsedit_jax.meta import methods
 from emsedit_jax.meta.gradient import OptimiserSpec
@@ -29,6 +30,7 @@ class Prepared(NamedTuple):
 
     config: ml_collections.ConfigDict
     lm: LM
+    base: Identity  # of that model: files of edits and networks belong to it
     editor: Editor
     learning: Learning | None  # None where nothing is to be trained
     train_plan: EditPlan | None  # likewise; trajectory after trajectory
@@ -79,7 +81,8 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     editor = Editor(lm.config, sites, method, specs, iters, config.editor.rows_at_once)
     prefixes = PrefixStore(lm.config, sites, lm.params, config.eval.prefix_store_mb)
     score_plan = plan_scoring(valid_plan, config.eval.batch_tokens)
-    return Prepared(config, lm, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes)
+    base = identify(config.model.name_or_path, lm.params)
+    return Prepared(config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes)
 
 
 def batches_of_training(config: ml_collections.ConfigDict, method: methods.Method, rows: int) -> int:

@@ -17,7 +17,7 @@ from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.gradient import Lesson
 from emsedit_jax.meta.trajectory import Learning
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.score import Scores, means, score_edits
 from emsedit_jax.run.watch import Diverged, check, check_update, step_row, training_row
@@ -78,11 +78,13 @@ def train(run: Prepared, state: MetaState, clock: PhaseClock, log: Log) -> MetaS
                 if run.holdout is not None:
                     found = means(try_out(run, state, run.holdout, number))
                     log({"phase": "holdout", "trajectory": number} | found)
-                    if best.is_over(sum(found.values()) / len(found), state):
+                    if best.is_over(number, sum(found.values()) / len(found), state):
                         break
         except Diverged as stop:
             raise Diverged(str(stop), None, best.state or stop.state) from None
         state = jax.block_until_ready(best.state or state)
+    if run.holdout is not None:
+        say("networks", best.words(passes))
     return state
 
 
@@ -91,17 +93,25 @@ class Best:
 
     def __init__(self, patience: int):
         self._patience, self._waited, self._score = patience, 0, -np.inf
+        self._first, self._tried = 0, 0
         self.state: MetaState | None = None
 
-    def is_over(self, score: float, state: MetaState) -> bool:
+    def is_over(self, number: int, score: float, state: MetaState) -> bool:
         """Notes one more trajectory's result; whether patience has run out."""
+        self._tried += 1
         if score > self._score:
             # a copy: the networks that are trained on are given away to the next update
-            self._score, self._waited = score, 0
+            self._score, self._waited, self._first = score, 0, number
             self.state = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), state)
         else:
             self._waited += 1
         return self._waited >= self._patience
+
+    def words(self, planned: int) -> str:
+        """Which networks were kept, and why training ended before its time, if it did."""
+        early = f", stopped there: no better for {self._waited}" if self._tried < planned else ""
+        score = f"a mean of {self._score:.1f} on the facts held out"
+        return f"those of trajectory {self._first} are kept, with {score} ({self._tried} of {planned} made{early})"
 
 
 def _trajectory(

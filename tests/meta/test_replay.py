@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.methods import METHODS
@@ -36,6 +37,7 @@ def prepared(params, editor, how, plan) -> Prepared:
     return Prepared(
         config=ConfigDict(sizes),
         lm=LM(CONFIG, params, None, Path()),
+        base=Identity("tiny", "0123"),
         editor=editor,
         learning=how,
         train_plan=plan,

@@ -70,7 +70,7 @@ def test_neither_padding_nor_passes_nor_chunks_change_what_is_learnt(name, num_s
     assert_close([deltas, stats, weight_grads], [*expected[:2], expected[3]])
     assert_close(losses, expected[2], rel=3e-5)  # a divergence keeps the rounding of the logits it is a difference of
     assert_close(norms, expected_norms)
-    assert_close(grads, expected_grads, floor=1e-2)  # where a leaf's sum cancels, its terms' rounding is left
+    assert_close(grads, expected_grads, floor=3e-2)  # where a leaf's sum cancels, its terms' rounding is left
     assert norm(grads) > 0.01
 
 

@@ -104,7 +104,7 @@ def damaged(folder):
         (
             lambda folder: None,
             ["--config.model.edit_modules=('model.layers.2.mlp.gate_proj',)"],
-            "holds edits of other sites or another model (for instance model.layers.",
+            "holds edits of other sites (for instance model.layers.",
         ),
         (lambda folder: (folder / "config.json").unlink(), None, "holds no run (no config.json)"),
         (lambda folder: (folder / "config.json").write_text("{"), None, "config.json"),

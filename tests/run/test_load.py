@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.lm import model
 from tests.run import tiny
@@ -46,7 +46,15 @@ def test_no_run_is_begun_with_networks_that_do_not_fit(finished, tmp_path, capsy
     refuse("was trained with networks=2, this run has networks=1.", "--config.num_seq=1")
     refuse("this run has sites=['model.layers.4.mlp.gate_proj'].", f"{tiny.MODULES}('model.layers.4.mlp.gate_proj',)")
     other = shutil.copytree(tiny.MODEL, tmp_path / "model")
-    refuse(f"model={tiny.MODEL}, this run has model={other}.", f"--config.model.name_or_path={other}")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 2 * array for name, array in weights.items()}, other / "model.safetensors")
+    refuse(f"was trained on {tiny.MODEL} (weights ", f"--config.model.name_or_path={other}")
+
+
+def test_the_same_model_under_another_name_is_the_same(finished, tmp_path):
+    other = shutil.copytree(tiny.MODEL, tmp_path / "model")
+    more = (f"--config.editor.load={finished}", f"--config.model.name_or_path={other}")
+    assert tiny.train(tmp_path / "run", *more)["digests"] == tiny.read(finished / "summary.json")["digests"]
 
 
 def test_what_is_no_file_of_networks_is_refused(finished, tmp_path, capsys):

@@ -48,7 +48,7 @@ def test_the_summary_has_scores_costs_and_circumstances(finished):
 def test_the_metrics_have_a_row_a_step(finished):
     rows = tiny.rows(finished)
     assert [(row["phase"], row["batch"]) for row in rows] == [("train", 0), ("train", 1), ("edit", 0), ("edit", 1)]
-    learning = {"trajectory", "equiv_loss", "locality_loss", "drift", "grad_norm"}
+    learning = {"trajectory", "equiv_loss", "locality_loss", "drift", "weight_grad_norm", "own_grad_norm", "grad_norm"}
     editing = {"ES", "GS", "LS"}
     for row in rows:
         more = learning if row["phase"] == "train" else editing

@@ -7,12 +7,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import Identity
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import arrays, networks
 from tests import tiny_lm
 from tests.refusals import refused
 
-MODEL = "a model"
+MODEL = Identity("a model", "0123")
 EDITOR = tiny_lm.editor("emsedit")
 
 
@@ -60,7 +61,7 @@ def test_loaded_networks_are_the_saved_ones(tmp_path, name):
 
 def test_the_file_says_what_the_networks_are_for(path, trained):
     found = about(path)
-    assert (found["editor"], found["model"], found["networks"]) == ("emsedit", MODEL, 2)
+    assert (found["editor"], found["model"], found["networks"]) == ("emsedit", MODEL.name, 2)
     assert (found["rank"], found["n_blocks"]) == ([4, 2], 1)
     assert found["sites"] == [name for group in tiny_lm.SITES for name in group.names]
     arrays = load_file(path)
@@ -78,7 +79,12 @@ def other_sites():
 
 OTHERS = {
     "editor": (tiny_lm.editor("rledit"), MODEL, ["editor=emsedit", "editor=rledit"]),
-    "model": (EDITOR, "another model", ["model=a model", "model=another model"]),
+    "model": (EDITOR, Identity("a model", "4567"), ["on a model (weights 0123), ", "has a model (weights 4567)"]),
+    "many sites": (
+        EDITOR._replace(sites=(EDITOR.sites[0], EDITOR.sites[1]._replace(names=("x", "y", "z")))),
+        MODEL,
+        ["sites=[3 of them, number 3 'model.layers.2.mlp.down_proj'], ", "has sites=[5 of them, number 3 'x']"],
+    ),
     "sites": (EDITOR._replace(sites=EDITOR.sites[:1]), MODEL, ["sites=[", "down_proj", "this run has sites="]),
     "order": (other_sites(), MODEL, ["sites=['model.layers.1", "this run has sites=['model.layers.2"]),
     "steps": (tiny_lm.editor("emsedit", iters=3), MODEL, ["networks=2", "networks=3"]),
@@ -99,7 +105,7 @@ OTHERS = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_networks_of_another_run_are_refused_with_both_sides_named(path, other):
     editor, model, named = OTHERS[other]
-    with refused("hypernet.safetensors was trained with ", *named):
+    with refused("hypernet.safetensors was trained ", *named):
         networks.load(path, editor, trajectory.init(editor, 0), model)
 
 

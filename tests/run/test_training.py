@@ -138,12 +138,15 @@ def scripted(monkeypatch):
     ],
 )
 def test_training_stops_when_held_out_facts_get_no_better_and_the_best_are_kept(
-    scripted, results, patience, count, best
+    scripted, capsys, results, patience, count, best
 ):
     seen = scripted(results)
     more = (f"--config.editor.n_epochs={len(results)}", f"--config.train.patience={patience}")
     _, state, rows = trained(*HELD, *more)
     assert len(seen) == count
+    kept = f"those of trajectory {best} are kept, with a mean of {100 * results[best] / 3:.1f} on the facts held out"
+    early = f", stopped there: no better for {patience}" if count < len(results) else ""
+    assert f"networks {kept} ({count} of {len(results)} made{early})" in capsys.readouterr().out
     assert [(row["trajectory"], row["ES"]) for row in rows if row["phase"] == "holdout"] == [
         (number, pytest.approx(100 * result)) for number, result in enumerate(results[:count])
     ]
