@@ -53,7 +53,7 @@ def test_packed_prompts_are_computed_as_if_each_were_alone(params):
         alone = tiny_lm.packed([item], PackShape(1, len(item.tokens), 3, 3))
         logits_aV = unedited(CONFIG, params, alone)[: len(item.labels)]
         assert np.std(logits_aV) > 0.3
-        np.testing.assert_allclose(together[number], logits_aV, atol=1e-5)
+        np.testing.assert_allclose(together[number], logits_aV, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [PackShape(3, 32, 16, 16), PackShape(5, 9, 24, 32)])
@@ -61,7 +61,7 @@ def test_padding_and_bucket_sizes_change_nothing(params, shape):
     one, other = tiny_lm.packed(ITEMS), tiny_lm.packed(ITEMS, shape)
     first, second = (by_prompt(unedited(CONFIG, params, batch), batch) for batch in (one, other))
     for item in range(len(ITEMS)):
-        np.testing.assert_allclose(first[item], second[item], atol=1e-5)
+        np.testing.assert_allclose(first[item], second[item], rtol=1e-5, atol=1e-5)
 
 
 def test_a_token_sees_none_that_comes_later(params):
