@@ -39,6 +39,7 @@ def test_a_cell_is_a_command_line_that_the_program_takes(row, search, tmp_path):
     else:
         assert config.dataset.valid_path == "zsre_eval.json"
     assert bool(trained) == row.trains
+    assert config.editor.get("back_depth", 10) == (2 if search and row.editor == "rledit" else 10)
     assert command.workdir == tmp_path / cell.name
 
 
