@@ -5,9 +5,10 @@
 FOLDER holds `zsre/zsre_{train,eval}.json` and `counterfact/counterfact_{train,eval}.json`, or files named by --files.
 Every cell is a run of its own in `--out`: broken off, the command goes on with the first cell that is missing. The
 search edits rows 200 to 399 of zsRE's training file after training on rows 0 to 199; an editor's eta is the one with
-the best mean of ES, GS and LS there (RLEdit looks back on 2 batches in the search, on 10 in the table: the search would
-take an hour longer for one update of its networks, which moves an eta by 1e-5). The table edits the first 200 evaluation rows of each data set in file order, in
-20 batches of 10. `--choose` prints only what the search chose, as `configs/smollm2.py` holds it.
+the best mean of ES, GS and LS there. (RLEdit looks back on 2 batches in the search and on 10 in the table: the search
+would take an hour longer for the one update of its networks, which moves an eta by 1e-5.) The table edits the first 200
+evaluation rows of each data set in file order, in 20 batches of 10. `--choose` prints only what the search chose, as
+`configs/smollm2.py` holds it.
 """
 
 from __future__ import annotations
