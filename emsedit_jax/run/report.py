@@ -61,7 +61,9 @@ def cost_line(summary: Mapping[str, Any]) -> str:
     parts.append(f"peak memory {summary['peak_rss_mb'] / 1024:.2f} GB")
     if summary.get("peak_device_mb"):
         parts.append(f"on the device {summary['peak_device_mb'] / 1024:.2f} GB")
-    spent = [f"{name} {seconds[name]:.1f} s" for name in ("train", "edit", "score", "compile") if seconds.get(name)]
+    known = {name: seconds[name] for name in ("train", "edit", "score", "compile") if seconds.get(name)}
+    rest = {"loading and the rest": seconds["total"] - sum(known.values())} if known else {}
+    spent = [f"{name} {value:.1f} s" for name, value in (known | rest).items()]
     total = f"total {seconds['total']:.1f} s"
     parts.append(f"{total} ({', '.join(spent)})" if spent else total)
     return " · ".join(parts)
