@@ -62,7 +62,7 @@ def cost_line(summary: Mapping[str, Any]) -> str:
     if summary.get("peak_device_mb"):
         parts.append(f"on the device {summary['peak_device_mb'] / 1024:.2f} GB")
     known = {name: seconds[name] for name in ("train", "edit", "score", "compile") if seconds.get(name)}
-    rest = {"loading and the rest": seconds["total"] - sum(known.values())} if known else {}
+    rest = {"rest": seconds["total"] - sum(known.values())} if known else {}
     spent = [f"{name} {value:.1f} s" for name, value in (known | rest).items()]
     total = f"total {seconds['total']:.1f} s"
     parts.append(f"{total} ({', '.join(spent)})" if spent else total)

@@ -40,14 +40,14 @@ def test_the_table_holds_scores_and_costs():
     assert text.startswith("100 edits")
     assert "0.12 s per edit" in text
     assert "peak memory 2.00 GB" in text
-    assert "total 61.5 s (train 30.0 s, edit 12.0 s, score 5.2 s, compile 9.0 s, loading and the rest 5.3 s)" in text
+    assert "total 61.5 s (train 30.0 s, edit 12.0 s, score 5.2 s, compile 9.0 s, rest 5.3 s)" in text
 
 
 def test_the_table_of_a_mere_scoring_has_no_seconds_per_edit():
     summary = SUMMARY | {"seconds": {"train": 0.0, "edit": 0.0, "score": 5.0, "compile": 0.0, "total": 6.0}}
     text = printed(report.print_table, summary)
     assert "per edit" not in text
-    assert "total 6.0 s (score 5.0 s, loading and the rest 1.0 s)" in text
+    assert "total 6.0 s (score 5.0 s, rest 1.0 s)" in text
 
 
 def test_examples_are_shown_as_said_and_in_one_line_each():
