@@ -1,15 +1,10 @@
-"""The static description of a language model, read from a Hugging Face `config.json`; it picks the compiled program."""
+"""The static description of a language model: sizes and switches, by which the one decoder serves every family."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from emsedit_jax.errors import InputError, near
+from typing import NamedTuple
 
 
 class RopeScaling(NamedTuple):
@@ -24,7 +19,7 @@ class RopeScaling(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """Sizes and switches of a decoder; hashable. Widths in numbers of features."""
+    """Sizes and switches of a decoder; hashable: it picks the compiled program. Widths in numbers of features."""
 
     family: str
     vocabulary: int
@@ -35,189 +30,61 @@ class LMConfig:
     e: int
     num_layers: int
     norm_eps: float
-    rope_theta: float
+    # positions
+    rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
+    rotary: int = 0  # features of each head that rope turns; 0: all e
+    rope_neighbours: bool = False  # feature 2j turns with 2j + 1, else j with j + half
+    no_rope: tuple[int, ...] = ()  # layers without rope
+    local_theta: float | None = None  # rope_theta of the windowed layers, unscaled; None: that of all
+    learned_positions: bool = False  # a table of max_length rows in place of rope
+    # attention
+    window: int | None = None  # keys that a query of a windowed layer sees, itself included
+    windowed: tuple[int, ...] = ()  # those layers
+    attention_scale: float | None = None  # of the scores; None: e ** -0.5
+    attention_cap: float | None = None  # scores are squeezed into (-cap, cap) by tanh
+    logit_cap: float | None = None  # likewise the logits
+    attention_bias: bool = False  # on queries, keys, values
+    output_bias: bool = False  # on attention's output
+    fused_qkv: bool = False  # one linear map for queries, keys and values
+    qk_norm: bool = False  # queries and keys are normed, head by head
+    # mlp
+    gated: bool = True  # down(act(gate x) * up x), else down(act(up x))
     activation: str = "silu"
-    tied_head: bool = False
-    attention_bias: bool = False
     mlp_bias: bool = False
+    # the stream
+    layer_norm: bool = False  # centred, with biases; else root-mean-square
+    norm_offset: bool = False  # gains are stored as w - 1
+    post_norms: bool = False  # attention's and the mlp's outputs are normed too
+    parallel: bool = False  # attention and mlp read the same normed input
+    embed_scale: float = 1.0
+    tied_head: bool = False
+    head_bias: bool = False
     max_length: int = 2048
     eos_ids: tuple[int, ...] = ()
     dtype: str = "float32"
 
+    @property
+    def turned(self) -> int:
+        """Features of each head that rope turns."""
+        return self.rotary or self.e
 
-# Fields that change nothing here: training, file keeping, caching, and dropout (never applied).
-IGNORED = frozenset(
-    [
-        "_name_or_path",
-        "architectures",
-        "attention_dropout",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "initializer_range",
-        "is_llama_config",
-        "is_decoder",
-        "is_encoder_decoder",
-        "model_type",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "problem_type",
-        "return_dict",
-        "rope_interleaved",
-        "torch_dtype",
-        "dtype",
-        "torchscript",
-        "transformers_version",
-        "transformers.js_config",
-        "unsloth_fixed",
-        "use_bfloat16",
-        "use_cache",
-        "id2label",
-        "label2id",
-    ]
-)
+    @property
+    def scale(self) -> float:
+        """What attention scores are multiplied with."""
+        return self.e**-0.5 if self.attention_scale is None else self.attention_scale
 
 
-def _size(raw: dict, name: str, default: int | None = None) -> int:
-    """Takes a positive whole number; `null` counts as left out."""
-    value = raw.pop(name, None)
-    value = default if value is None else value
-    if value is None:
-        raise KeyError(name)
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name}={value!r}")
-    return value
+def inverse_frequencies(config: LMConfig, local: bool = False) -> list[float]:
+    """Rope's angle per position for each pair of features, in radians, after the family's scaling.
 
-
-def _rope_scaling(raw: Any, path: pathlib.Path) -> RopeScaling | None:
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise TypeError(f"rope_scaling={raw!r}")
-    kind = raw.get("rope_type", raw.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return RopeScaling("linear", float(raw["factor"]))
-    if kind == "llama3":
-        return RopeScaling(
-            "llama3",
-            float(raw["factor"]),
-            float(raw["low_freq_factor"]),
-            float(raw["high_freq_factor"]),
-            int(raw["original_max_position_embeddings"]),
-        )
-    raise InputError(f"{path}: rope scaling {kind!r} is not supported (supported: default, linear, llama3).")
-
-
-def _dtype(raw: dict) -> str:
-    return str(raw.get("dtype") or raw.get("torch_dtype") or "float32").removeprefix("torch.")
-
-
-def _eos_ids(value: Any, path: pathlib.Path) -> tuple[int, ...]:
-    ids = () if value is None else tuple(value) if isinstance(value, list) else (value,)
-    if any(type(one) is not int for one in ids):
-        raise InputError(f"{path}: eos_token_id {value!r} is neither a token id nor a list of token ids.")
-    return ids
-
-
-def _llama(raw: dict, path: pathlib.Path) -> LMConfig:
-    """Llama 2 and 3, and models published in Llama's form (SmolLM2). `raw` loses every field that is handled."""
-    take = raw.pop
-    rope = take("rope_parameters", None)  # the newer layout keeps theta and scaling together
-    theta, scaling = take("rope_theta", None), take("rope_scaling", None)
-    if rope is not None:
-        if not isinstance(rope, dict):
-            raise TypeError(f"rope_parameters={rope!r}")
-        theta, scaling = rope.get("rope_theta", theta), rope
-    if take("pretraining_tp", 1) not in (1, None):
-        raise InputError(f"{path}: pretraining_tp other than 1 is not supported.")
-    activation = take("hidden_act", "silu")
-    if activation != "silu":
-        raise InputError(f"{path}: activation (hidden_act) {activation!r} is not supported (supported: silu).")
-    heads, width = _size(raw, "num_attention_heads"), _size(raw, "hidden_size")
-    return LMConfig(
-        family="llama",
-        vocabulary=_size(raw, "vocab_size"),
-        d=width,
-        f=_size(raw, "intermediate_size"),
-        h=heads,
-        g=_size(raw, "num_key_value_heads", heads),
-        e=_size(raw, "head_dim", width // heads),
-        num_layers=_size(raw, "num_hidden_layers"),
-        norm_eps=float(take("rms_norm_eps", 1e-6)),
-        rope_theta=float(theta or 10_000.0),
-        rope_scaling=_rope_scaling(scaling, path),
-        activation=activation,
-        tied_head=bool(take("tie_word_embeddings", False)),
-        attention_bias=bool(take("attention_bias", False)),
-        mlp_bias=bool(take("mlp_bias", False)),
-        max_length=_size(raw, "max_position_embeddings", 2048),
-        eos_ids=_eos_ids(take("eos_token_id", None), path),
-        dtype=_dtype(raw),
-    )
-
-
-FAMILIES: dict[str, Callable[[dict, pathlib.Path], LMConfig]] = {"llama": _llama}
-
-
-def from_hf(raw: dict, path: pathlib.Path = pathlib.Path("config.json")) -> LMConfig:
-    """LMConfig from the content of a `config.json`.
-
-    Raises InputError for an unknown `model_type`, a missing field, and fields neither handled nor knowingly ignored.
+    `local`: those of the windowed layers.
     """
-    raw = dict(raw)
-    family = raw.get("model_type")
-    if family not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise InputError(
-            f"{path}: model_type {family!r} is not supported (supported: {known}).{near(str(family), FAMILIES)}"
-        )
-    try:
-        config = FAMILIES[family](raw, path)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: missing or malformed field {error}; is this a complete {family} config?") from error
-    left = sorted(key for key, value in raw.items() if key not in IGNORED and value not in (None, False, {}, []))
-    if left:
-        raise InputError(f"{path}: unhandled config fields {', '.join(left)}: the model would be computed wrongly.")
-    if config.h % config.g:
-        raise InputError(f"{path}: {config.h} attention heads cannot share {config.g} key/value heads evenly.")
-    if config.e % 2:
-        raise InputError(f"{path}: a head width (head_dim) of {config.e} cannot be turned by rope; it must be even.")
-    return config
-
-
-def read_config(folder: pathlib.Path) -> LMConfig:
-    """LMConfig of a Hugging Face model folder; end-of-text ids are completed from `generation_config.json`."""
-    config = from_hf(_json(folder / "config.json"), folder / "config.json")
-    generation = folder / "generation_config.json"
-    if generation.exists():
-        extra = _eos_ids(_json(generation).get("eos_token_id"), generation)
-        config = dataclasses.replace(config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *extra))))
-    return config
-
-
-def _json(path: pathlib.Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing; give a folder with config.json, *.safetensors and tokenizer.json."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} should hold a JSON object.")
-    return content
-
-
-def inverse_frequencies(config: LMConfig) -> list[float]:
-    """Rope's angle per position for each of the e / 2 feature pairs, in radians, after the family's scaling."""
-    plain = [config.rope_theta ** (-2 * j / config.e) for j in range(config.e // 2)]
+    own = local and config.local_theta is not None
+    theta = config.local_theta if own and config.local_theta is not None else config.rope_theta
+    plain = [theta ** (-2 * j / config.turned) for j in range(config.turned // 2)]
     scaling = config.rope_scaling
-    if scaling is None:
+    if scaling is None or own:
         return plain
     if scaling.kind == "linear":
         return [w / scaling.factor for w in plain]

@@ -7,13 +7,27 @@ differentiated, so one prefix serves every later pass over the same prompts. `su
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from emsedit_jax.lm.config import LMConfig
-from emsedit_jax.lm.layers import ACTIVATIONS, KVCache, Tap, attend, causal_mask, linear, rms_norm, rope_tables, rotate
+from emsedit_jax.lm.layers import (
+    ACTIVATIONS,
+    KVCache,
+    Rope,
+    Tap,
+    attend,
+    cap,
+    causal_mask,
+    linear,
+    norm,
+    rope_tables,
+    rotate,
+)
 from emsedit_jax.lm.params import Params
 from emsedit_jax.types import AnyArray, Deltas, Sites
 
@@ -26,7 +40,7 @@ def block(
     layer: dict,
     x_btd: Float[Array, "b t d"],
     mask_btu: Bool[Array, "b t u"],
-    rope: tuple[Array, Array],
+    rope: Rope | None,
     taps: dict[str, Tap],
     capture_at_n: Int[AnyArray, " n"] | None,
     cache: tuple[KVCache, Int[Array, ""]] | None,
@@ -44,20 +58,66 @@ def block(
             inputs[module] = keys_nk
         return y
 
-    b, t, _ = x_btd.shape
-    y_btd = rms_norm(layer["norm_attn"], x_btd, config.norm_eps)
-    q = rotate(apply("attn.q", y_btd).reshape(b, t, config.h, config.e), rope)
-    k = rotate(apply("attn.k", y_btd).reshape(b, t, config.g, config.e), rope)
-    v = apply("attn.v", y_btd).reshape(b, t, config.g, config.e)
+    def finished(name: str, y_btd: Array) -> Array:
+        return norm(config, layer[name], y_btd) if config.post_norms else y_btd
+
+    y_btd = norm(config, layer["norm_attn"], x_btd)
+    q, k, v = _heads(config, layer, apply, y_btd, rope)
     if cache is not None:
         old, start = cache
         k = jax.lax.dynamic_update_slice_in_dim(old.k_buge, k, start, axis=1)
         v = jax.lax.dynamic_update_slice_in_dim(old.v_buge, v, start, axis=1)
-    x_btd = x_btd + apply("attn.o", attend(q, k, v, mask_btu))
-    y_btd = rms_norm(layer["norm_mlp"], x_btd, config.norm_eps)
-    act = ACTIVATIONS[config.activation]
-    x_btd = x_btd + apply("mlp.down", act(apply("mlp.gate", y_btd)) * apply("mlp.up", y_btd))
+    x_btd = x_btd + finished("norm_attn_out", apply("attn.o", attend(config, q, k, v, mask_btu)))
+    y_btd = y_btd if config.parallel else norm(config, layer["norm_mlp"], x_btd)
+    act, up = ACTIVATIONS[config.activation], apply("mlp.up", y_btd)
+    wide = act(apply("mlp.gate", y_btd)) * up if config.gated else act(up)
+    x_btd = x_btd + finished("norm_mlp_out", apply("mlp.down", wide))
     return x_btd, inputs, None if cache is None else KVCache(k, v)
+
+
+def _heads(
+    config: LMConfig, layer: dict, apply: Callable[[str, Array], Array], y_btd: Array, rope: Rope | None
+) -> tuple[Array, Array, Array]:
+    """Queries [b t h e], keys and values [b t g e], normed and turned as the family does."""
+    b, t, _ = y_btd.shape
+    h, g, e = config.h, config.g, config.e
+    if config.fused_qkv:
+        flat = jnp.split(apply("attn.qkv", y_btd), [h * e, (h + g) * e], axis=-1)
+    else:
+        flat = [apply(f"attn.{name}", y_btd) for name in "qkv"]
+    q, k, v = (one.reshape(b, t, heads, e) for one, heads in zip(flat, (h, g, g), strict=True))
+    if config.qk_norm:
+        q, k = norm(config, layer["norm_q"], q), norm(config, layer["norm_k"], k)
+    if rope is not None:
+        q, k = (rotate(one, rope, config.rope_neighbours) for one in (q, k))
+    return q, k, v
+
+
+class Around(NamedTuple):
+    """What a layer needs to know of its tokens: which see which, and their positions' angles."""
+
+    mask_btu: Bool[Array, "b t u"]
+    rope: Rope | None
+
+
+def surroundings(
+    config: LMConfig, positions_bt: Int[AnyArray, "b t"], mask_btu: Bool[Array, "b t u"], start: Array | int = 0
+) -> list[Around]:
+    """Per layer. `mask_btu` is that of full layers, `start` the column of the first token in it."""
+    t, u = mask_btu.shape[1:]
+    near = mask_btu
+    if config.window is not None:
+        distance_tu = start + jnp.arange(t)[:, None] - jnp.arange(u)
+        near = mask_btu & (distance_tu < config.window)
+    rope = None if config.learned_positions else rope_tables(config, positions_bt)
+    local = rope_tables(config, positions_bt, local=True) if config.local_theta is not None else rope
+    return [
+        Around(
+            near if layer in config.windowed else mask_btu,
+            None if layer in config.no_rope else local if layer in config.windowed else rope,
+        )
+        for layer in range(config.num_layers)
+    ]
 
 
 def lowest_layer(sites: Sites) -> int:
@@ -65,9 +125,14 @@ def lowest_layer(sites: Sites) -> int:
     return min(min(group.layers) for group in sites)
 
 
-def embed(params: Params, tokens_bt: Int[AnyArray, "b t"]) -> Float[Array, "b t d"]:
-    """Token embeddings."""
-    return params["embed"]["w"][tokens_bt]
+def embed(
+    config: LMConfig, params: Params, tokens_bt: Int[AnyArray, "b t"], positions_bt: Int[AnyArray, "b t"]
+) -> Float[Array, "b t d"]:
+    """Token embeddings, scaled, with those of learned positions."""
+    x_btd = params["embed"]["w"][tokens_bt]
+    if config.embed_scale != 1.0:
+        x_btd = x_btd * jnp.asarray(config.embed_scale, x_btd.dtype)
+    return x_btd + params["positions"]["w"][positions_bt] if config.learned_positions else x_btd
 
 
 def layer_taps(sites: Sites, layer: int, deltas: Deltas | None, probes: Deltas | None) -> dict[str, Tap]:
@@ -89,9 +154,9 @@ def prefix(
     segments_bt: Int[AnyArray, "b t"],
 ) -> Float[Array, "b t d"]:
     """Hidden states after the layers below `stop`, which no edit reaches."""
-    mask, rope = causal_mask(segments_bt), rope_tables(config, positions_bt)
-    x_btd = embed(params, tokens_bt)
-    for layer in params["layers"][:stop]:
+    around = surroundings(config, positions_bt, causal_mask(segments_bt))
+    x_btd = embed(config, params, tokens_bt, positions_bt)
+    for layer, (mask, rope) in zip(params["layers"][:stop], around[:stop], strict=True):
         x_btd, _, _ = block(config, layer, x_btd, mask, rope, {}, None, None)
     return x_btd
 
@@ -111,11 +176,11 @@ def suffix(
 
     With probes, also the inputs of every edit site at the captured rows, per site group.
     """
-    mask, rope = causal_mask(segments_bt), rope_tables(config, positions_bt)
+    around = surroundings(config, positions_bt, causal_mask(segments_bt))
     found: dict[tuple[int, str], Array] = {}
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
-        x_btd, inputs, _ = block(config, params["layers"][number], x_btd, mask, rope, taps, capture_at_n, None)
+        x_btd, inputs, _ = block(config, params["layers"][number], x_btd, *around[number], taps, capture_at_n, None)
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
     if probes is None:
         return x_btd, ()
@@ -124,9 +189,12 @@ def suffix(
 
 def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Float[Array, "*rows V"]:
     """Final norm and head; float32."""
-    y = rms_norm(params["norm"], x, config.norm_eps)
+    y = norm(config, params["norm"], x)
     head_Vd = params["embed" if config.tied_head else "head"]["w"]
-    return jnp.einsum("...d,Vd->...V", y, head_Vd, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("...d,Vd->...V", y, head_Vd, preferred_element_type=jnp.float32)
+    if config.head_bias:
+        scores = scores + params["head"]["b"].astype(jnp.float32)
+    return cap(scores, config.logit_cap)
 
 
 def logits_at(

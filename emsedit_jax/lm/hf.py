@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.families import FAMILIES, unhandled_words
 from emsedit_jax.lm.params import Params, Spec, abstract, is_spec
 
-# Published module name by the module's path in our tree; {l} is the layer.
-LLAMA = {
-    "embed": "model.embed_tokens",
-    "norm": "model.norm",
-    "head": "lm_head",
-    "layers.{l}.norm_attn": "model.layers.{l}.input_layernorm",
-    "layers.{l}.norm_mlp": "model.layers.{l}.post_attention_layernorm",
-    "layers.{l}.attn.q": "model.layers.{l}.self_attn.q_proj",
-    "layers.{l}.attn.k": "model.layers.{l}.self_attn.k_proj",
-    "layers.{l}.attn.v": "model.layers.{l}.self_attn.v_proj",
-    "layers.{l}.attn.o": "model.layers.{l}.self_attn.o_proj",
-    "layers.{l}.mlp.gate": "model.layers.{l}.mlp.gate_proj",
-    "layers.{l}.mlp.up": "model.layers.{l}.mlp.up_proj",
-    "layers.{l}.mlp.down": "model.layers.{l}.mlp.down_proj",
-}
-TABLES = {"llama": LLAMA}
 LEAVES = {"w": "weight", "b": "bias"}
-IGNORED_ENDINGS = (".rotary_emb.inv_freq",)  # a buffer that old checkpoints carry; computed here
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -40,24 +25,25 @@ def published_modules(config: LMConfig) -> dict[str, tuple[int, str]]:
     return {
         theirs.format(l=layer): (layer, ours.removeprefix("layers.{l}."))
         for layer in range(config.num_layers)
-        for ours, theirs in TABLES[config.family].items()
+        for ours, theirs in FAMILIES[config.family].table.items()
         if is_linear(ours)
     }
 
 
 def is_linear(module: str) -> bool:
-    """True for the maps that are stored [outputs, inputs] in files and used as [inputs, outputs] here."""
+    """True for the linear maps inside a layer, which are used as [inputs, outputs] here."""
     return ".attn." in module or ".mlp." in module
 
 
 def published_names(config: LMConfig) -> dict[str, tuple[tuple, Spec, bool]]:
     """Published tensor name -> (path in our tree, Spec, transposed in the file)."""
-    table, names = TABLES[config.family], {}
+    family, names = FAMILIES[config.family], {}
     for path, spec in jax.tree_util.tree_leaves_with_path(abstract(config), is_leaf=is_spec):
         keys = [str(getattr(key, "key", getattr(key, "idx", key))) for key in path]
         layer = keys[1] if keys[0] == "layers" else None
         module = ".".join(["layers", "{l}", *keys[2:-1]] if layer is not None else keys[:-1])
-        names[f"{table[module].format(l=layer)}.{LEAVES[keys[-1]]}"] = (path, spec, is_linear(module))
+        turned = is_linear(module) and not family.inputs_first and keys[-1] == "w"
+        names[f"{family.table[module].format(l=layer)}.{LEAVES[keys[-1]]}"] = (path, spec, turned)
     return names
 
 
@@ -81,6 +67,7 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
             raise InputError(
                 f"{folder}: {', '.join(missing[:3])} named by {index.name} is missing; copy the folder again."
             )
+        _check_shards(folder, files)
         return files
     single = folder / "model.safetensors"
     if not single.exists():
@@ -91,11 +78,27 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
                 "convert them to safetensors first (transformers: save_pretrained)."
             )
         raise InputError(f"{folder} has no model.safetensors and no model.safetensors.index.json.")
-    with _open(single) as file:
+    with open_file(single) as file:
         return dict.fromkeys(file.keys(), single)
 
 
-def _open(path: pathlib.Path):
+def _check_shards(folder: pathlib.Path, files: Mapping[str, pathlib.Path]) -> None:
+    """Raises InputError where the index and the shards do not tell the same of every tensor."""
+    faults, seen = [], {}
+    for path in sorted(set(files.values())):
+        with open_file(path) as file:
+            own = list(file.keys())
+        faults += [f"{name} is in {seen[name]} and in {path.name}" for name in own if name in seen]
+        faults += [f"{name} is in {path.name}, but not in the index" for name in own if name not in files]
+        seen |= dict.fromkeys(own, path.name)
+    faults += [f"{name} is not in {path.name}, as the index has it" for name, path in files.items() if name not in seen]
+    if faults:
+        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
+        raise InputError(f"{folder}: shards and index disagree: {'; '.join(faults[:6])}{more}.")
+
+
+def open_file(path: pathlib.Path):
+    """A safetensors file, as a context. Raises InputError where it cannot be read."""
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
@@ -104,42 +107,65 @@ def _open(path: pathlib.Path):
         ) from None
 
 
-def load_params(folder: pathlib.Path, config: LMConfig) -> Params:
+def load_params(folder: pathlib.Path, config: LMConfig, unhandled: Sequence[str] = ()) -> Params:
     """Params from a folder, tensor by tensor, in `config.dtype`.
 
-    Raises InputError listing every unknown, missing and misshapen tensor at once.
+    Args:
+      unhandled: fields of its config.json that nobody knows, to be told with the rest.
+
+    Raises InputError listing every unknown, missing, doubled and misshapen tensor at once.
     """
-    wanted, files = published_names(config), weight_files(folder)
-    present = {name for name in files if not name.endswith(IGNORED_ENDINGS)}
-    if config.tied_head:
-        present.discard("lm_head.weight")  # some tied checkpoints repeat the embedding
-    faults = [f"unknown {name}" for name in sorted(present - wanted.keys())]
-    faults += [f"missing {name}" for name in sorted(wanted.keys() - present)]
-    opened = {path: _open(path) for path in sorted({files[name] for name in present & wanted.keys()})}
-    for name in sorted(present & wanted.keys()):
+    files = weight_files(folder)
+    wanted = published_names(config)
+    found, faults = _by_published_name(config, files, wanted)
+    faults = ([unhandled_words(list(unhandled))] if unhandled else []) + faults
+    shapes = _shapes(files)
+    for name in sorted(found):
         _, spec, transposed = wanted[name]
-        try:
-            shape = tuple(opened[files[name]].get_slice(name).get_shape())
-        except SafetensorError as error:
-            faults.append(f"unreadable {name} ({error})")
-            continue
-        expected = spec.shape[::-1] if transposed else spec.shape
+        shape, expected = shapes[found[name]], list(spec.shape[::-1] if transposed else spec.shape)
         if shape != expected:
-            faults.append(f"{name} has shape {list(shape)}, expected {list(expected)}")
+            faults.append(f"{name} has shape {shape}, expected {expected}" if shape else f"unreadable {name}")
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
         raise InputError(f"{folder}: weights do not fit config.json: {'; '.join(faults[:6])}{more}.")
-    leaves = {path: _read(opened[files[name]], name, spec, t) for name, (path, spec, t) in wanted.items()}
+    leaves = {path: _read(files[found[name]], found[name], spec, t) for name, (path, spec, t) in wanted.items()}
     treedef = jax.tree.structure(abstract(config), is_leaf=is_spec)
     order = [path for path, _ in jax.tree_util.tree_leaves_with_path(abstract(config), is_leaf=is_spec)]
     return jax.tree.unflatten(treedef, [leaves[path] for path in order])
 
 
-def _read(file, name: str, spec: Spec, transposed: bool) -> jax.Array:
-    value = file.get_tensor(name)
-    if transposed:
-        value = np.ascontiguousarray(value.T)
-    return jnp.asarray(value, dtype=spec.dtype)
+def _by_published_name(
+    config: LMConfig, files: Mapping[str, pathlib.Path], wanted: Mapping[str, tuple]
+) -> tuple[dict[str, str], list[str]]:
+    """(published name -> name in the files, what is wrong): checkpoints of the bare model leave its prefix out."""
+    family, found, faults = FAMILIES[config.family], {}, []
+    for name in sorted(files):
+        full = next((one for one in (name, f"{family.base}.{name}") if one in wanted), None)
+        if full in found:
+            faults.append(f"{name} is there twice, also as {found[full]}")
+        elif full is not None:
+            found[full] = name
+        elif not (name.endswith(family.buffers) or (config.tied_head and name == "lm_head.weight")):
+            faults.append(f"unknown {name}")  # (some tied checkpoints repeat the embedding)
+    return found, faults + [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
+
+
+def _shapes(files: Mapping[str, pathlib.Path]) -> dict[str, list[int]]:
+    """Tensor name -> its shape; empty where the file does not hold it, whatever its index says."""
+    shapes: dict[str, list[int]] = {name: [] for name in files}
+    for path in sorted(set(files.values())):
+        with open_file(path) as file:
+            for name in set(file.keys()) & files.keys():
+                if files[name] == path:
+                    shapes[name] = list(file.get_slice(name).get_shape())
+    return shapes
+
+
+def _read(path: pathlib.Path, name: str, spec: Spec, transposed: bool) -> jax.Array:
+    """One tensor. The file is opened anew for each: what was mapped into memory of it goes with the mapping."""
+    with open_file(path) as file:
+        value = file.get_tensor(name)
+    return jnp.asarray(np.ascontiguousarray(value.T) if transposed else value, dtype=spec.dtype)
 
 
 def stored_dtype(folder: pathlib.Path) -> str:
@@ -147,7 +173,7 @@ def stored_dtype(folder: pathlib.Path) -> str:
     files = weight_files(folder)
     tally: dict[str, int] = {}
     for path in sorted(set(files.values())):
-        with _open(path) as file:
+        with open_file(path) as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 kind = file.get_slice(name).get_dtype()
                 tally[kind] = tally.get(kind, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,12 @@ from jaxtyping import Array, Bool, Float, Int
 from emsedit_jax.lm.config import LMConfig, inverse_frequencies
 from emsedit_jax.types import AnyArray
 
-ACTIVATIONS = {"silu": jax.nn.silu}
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
 
 
 class Tap(NamedTuple):
@@ -22,6 +28,9 @@ class Tap(NamedTuple):
 
     delta_kv: Float[Array, "k v"] | None
     probe_nv: Float[Array, "n v"] | None
+
+
+Rope = tuple[Float[Array, "b t _pairs"], Float[Array, "b t _pairs"]]
 
 
 class KVCache(NamedTuple):
@@ -53,27 +62,40 @@ def linear(
     return y_mv.reshape(b, t, v), keys_nk.astype(jnp.float32)
 
 
-def rms_norm(weights: dict, x_btd: Float[Array, "*rows d"], eps: float) -> Float[Array, "*rows d"]:
-    """Root-mean-square norm over features, computed in float32."""
-    x32 = x_btd.astype(jnp.float32)
-    scaled = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
-    return weights["w"] * scaled.astype(x_btd.dtype)
+def norm(config: LMConfig, weights: dict, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
+    """The family's norm over features, computed in float32."""
+    x32 = x.astype(jnp.float32)
+    if config.layer_norm:
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+    scaled = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
+    if config.layer_norm:
+        return (scaled * weights["w"].astype(jnp.float32) + weights["b"].astype(jnp.float32)).astype(x.dtype)
+    if config.norm_offset:
+        return (scaled * (1 + weights["w"].astype(jnp.float32))).astype(x.dtype)
+    return weights["w"] * scaled.astype(x.dtype)
 
 
-def rope_tables(
-    config: LMConfig, positions_bt: Int[AnyArray, "b t"]
-) -> tuple[Float[Array, "b t e2"], Float[Array, "b t e2"]]:
-    """Cosine and sine of every position's angles in float32; e2 = e / 2."""
-    angles = positions_bt[..., None].astype(jnp.float32) * jnp.asarray(inverse_frequencies(config), jnp.float32)
+def cap(scores: Array, bound: float | None) -> Array:
+    """Squeezed into (-bound, bound); as they are where there is no bound."""
+    return scores if bound is None else bound * jnp.tanh(scores / bound)
+
+
+def rope_tables(config: LMConfig, positions_bt: Int[AnyArray, "b t"], local: bool = False) -> Rope:
+    """Cosine and sine of every position's angles in float32; `local`: those of windowed layers."""
+    frequencies = jnp.asarray(inverse_frequencies(config, local), jnp.float32)
+    angles = positions_bt[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "b t heads e"], rope: tuple[Array, Array]) -> Float[Array, "b t heads e"]:
-    """Turns feature j with feature j + e / 2 by the position's angle."""
+def rotate(x: Float[Array, "b t heads e"], rope: Rope, neighbours: bool = False) -> Float[Array, "b t heads e"]:
+    """Turns pairs of each head's first features, j with j + half or 2j with 2j + 1, by the position's angle."""
     cos, sin = (table[:, :, None, :] for table in rope)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
+    pairs = cos.shape[-1]
+    x32 = x[..., : 2 * pairs].astype(jnp.float32)
+    first, second = (x32[..., ::2], x32[..., 1::2]) if neighbours else jnp.split(x32, 2, axis=-1)
+    both = first * cos - second * sin, second * cos + first * sin
+    turned = jnp.stack(both, axis=-1).reshape(x32.shape) if neighbours else jnp.concatenate(both, axis=-1)
+    return jnp.concatenate([turned.astype(x.dtype), x[..., 2 * pairs :]], axis=-1)
 
 
 def causal_mask(segments_bt: Int[AnyArray, "b t"]) -> Bool[Array, "b t t"]:
@@ -84,6 +106,7 @@ def causal_mask(segments_bt: Int[AnyArray, "b t"]) -> Bool[Array, "b t t"]:
 
 
 def attend(
+    config: LMConfig,
     q_bthe: Float[Array, "b t h e"],
     k_buge: Float[Array, "b u g e"],
     v_buge: Float[Array, "b u g e"],
@@ -93,7 +116,8 @@ def attend(
     b, t, h, e = q_bthe.shape
     g = k_buge.shape[2]
     q = q_bthe.reshape(b, t, g, h // g, e)
-    scores = jnp.einsum("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * e**-0.5
+    scores = jnp.einsum("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * config.scale
+    scores = cap(scores, config.attention_cap)
     scores = jnp.where(mask_btu[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_buge.dtype)
     return jnp.einsum("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)

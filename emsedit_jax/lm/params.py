@@ -10,7 +10,8 @@ import numpy as np
 
 from emsedit_jax.lm.config import LMConfig
 
-# A model's params: {"embed": {"w"}, "layers": ({"attn": {...}, "mlp": {...}, ...}, ...), "norm": {"w"}, "head": {"w"}}.
+# A model's params: {"embed": {"w"}, "layers": ({"attn": {...}, "mlp": {...}, ...}, ...), "norm": {"w"}, "head": {"w"}},
+# with what its family has besides.
 # Layers are separate entries, not one stacked array: XLA then uses each weight where it lies, where a scan over a stack
 # copies every layer before use, and on CPU the unrolled program also compiles faster.
 Params = dict
@@ -34,19 +35,33 @@ def _linear(config: LMConfig, k: int, v: int, axes: tuple[str, str], bias: bool)
     return weight | ({"b": Spec((v,), config.dtype, axes[1:])} if bias else {})
 
 
-def _layer(c: LMConfig) -> dict:
-    norm = {"w": Spec((c.d,), c.dtype, ("d",))}
+def _norm(c: LMConfig, width: int, axis: str) -> dict[str, Spec]:
+    gain = Spec((width,), c.dtype, (axis,))
+    return {"w": gain, "b": gain} if c.layer_norm else {"w": gain}
+
+
+def _attention(c: LMConfig) -> dict[str, dict[str, Spec]]:
+    out = {"o": _linear(c, c.h * c.e, c.d, ("h", "d"), c.output_bias)}
+    if c.fused_qkv:
+        return {"qkv": _linear(c, c.d, (c.h + 2 * c.g) * c.e, ("d", "h"), c.attention_bias), **out}
     return {
-        "norm_attn": norm,
-        "attn": {
-            "q": _linear(c, c.d, c.h * c.e, ("d", "h"), c.attention_bias),
-            "k": _linear(c, c.d, c.g * c.e, ("d", "g"), c.attention_bias),
-            "v": _linear(c, c.d, c.g * c.e, ("d", "g"), c.attention_bias),
-            "o": _linear(c, c.h * c.e, c.d, ("h", "d"), c.attention_bias),
-        },
-        "norm_mlp": norm,
+        "q": _linear(c, c.d, c.h * c.e, ("d", "h"), c.attention_bias),
+        "k": _linear(c, c.d, c.g * c.e, ("d", "g"), c.attention_bias),
+        "v": _linear(c, c.d, c.g * c.e, ("d", "g"), c.attention_bias),
+        **out,
+    }
+
+
+def _layer(c: LMConfig) -> dict:
+    gate = {"gate": _linear(c, c.d, c.f, ("d", "f"), c.mlp_bias)} if c.gated else {}
+    norms = ["norm_attn", *(["norm_mlp"] if not c.parallel else [])]
+    norms += ["norm_attn_out", "norm_mlp_out"] if c.post_norms else []
+    return {
+        **{name: _norm(c, c.d, "d") for name in norms},
+        **{name: _norm(c, c.e, "e") for name in (("norm_q", "norm_k") if c.qk_norm else ())},
+        "attn": _attention(c),
         "mlp": {
-            "gate": _linear(c, c.d, c.f, ("d", "f"), c.mlp_bias),
+            **gate,
             "up": _linear(c, c.d, c.f, ("d", "f"), c.mlp_bias),
             "down": _linear(c, c.f, c.d, ("f", "d"), c.mlp_bias),
         },
@@ -55,14 +70,17 @@ def _layer(c: LMConfig) -> dict:
 
 def abstract(config: LMConfig) -> Params:
     """The tree of Specs of a model; every linear weight is [inputs, outputs]."""
+    table = Spec((config.vocabulary, config.d), config.dtype, ("V", "d"))
     tree: Params = {
-        "embed": {"w": Spec((config.vocabulary, config.d), config.dtype, ("V", "d"))},
+        "embed": {"w": table},
         "layers": tuple(_layer(config) for _ in range(config.num_layers)),
-        "norm": {"w": Spec((config.d,), config.dtype, ("d",))},
+        "norm": _norm(config, config.d, "d"),
     }
-    if not config.tied_head:
-        tree["head"] = {"w": Spec((config.vocabulary, config.d), config.dtype, ("V", "d"))}
-    return tree
+    if config.learned_positions:
+        tree["positions"] = {"w": Spec((config.max_length, config.d), config.dtype, ("t", "d"))}
+    bias = {"b": Spec((config.vocabulary,), config.dtype, ("V",))} if config.head_bias else {}
+    head = bias if config.tied_head else {"w": table, **bias}
+    return tree | ({"head": head} if head else {})
 
 
 def count(config: LMConfig) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from emsedit_jax.lm.config import LMConfig, RopeScaling, from_hf, inverse_frequencies, read_config
+from emsedit_jax.lm.config import LMConfig, RopeScaling, inverse_frequencies
+from emsedit_jax.lm.families import from_hf, read_config
 from tests.refusals import refused
 
 RAW: dict[str, Any] = {
@@ -106,7 +107,7 @@ REFUSED = {
     "no family": (without("model_type"), ("model_type None",)),
     "unhandled field": (changed(sliding_window=4096, zebra=1), ("unhandled config fields sliding_window, zebra",)),
     "quantised": (changed(quantization_config={"bits": 4}), ("quantization_config",)),
-    "activation": (changed(hidden_act="gelu"), ("activation", "'gelu'", "silu")),
+    "activation": (changed(hidden_act="relu2"), ("activation", "'relu2'", "silu")),
     "pretraining_tp": (changed(pretraining_tp=2), ("pretraining_tp",)),
     "yarn": (changed(rope_scaling={"rope_type": "yarn", "factor": 2.0}), ("'yarn'", "default, linear, llama3")),
     "dynamic": (changed(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4}), ("'dynamic'",)),

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from emsedit_jax.lm.config import read_config
+from emsedit_jax.lm.families import read_config
 from emsedit_jax.lm.hf import load_params, published_modules, stored_dtype, weight_files
 from tests.lm.tiny_folder import D, F, tensors, write
 from tests.refusals import refused

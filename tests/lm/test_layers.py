@@ -10,10 +10,11 @@ from emsedit_jax.lm.config import inverse_frequencies
 from emsedit_jax.lm.layers import Tap, causal_mask
 from tests.tiny_lm import CONFIG
 
-linear, attend = jax.jit(layers.linear), jax.jit(layers.attend)
-rms_norm = jax.jit(layers.rms_norm, static_argnums=2)
-rope_tables = jax.jit(layers.rope_tables, static_argnums=0)
-rotate = jax.jit(layers.rotate)
+linear, attend = jax.jit(layers.linear), jax.jit(layers.attend, static_argnums=0)
+norm = jax.jit(layers.norm, static_argnums=0)
+rope_tables = jax.jit(layers.rope_tables, static_argnums=(0, 2))
+rotate = jax.jit(layers.rotate, static_argnums=2)
+EXACT = dataclasses.replace(CONFIG, norm_eps=0.0)
 
 
 def draw(*shape, seed=0):
@@ -61,14 +62,14 @@ def test_a_float32_delta_of_a_bf16_weight_is_not_rounded_away():
 
 
 def test_rms_norm():
-    y = rms_norm({"w": jnp.array([1.0, 10.0])}, jnp.array([[3.0, 4.0]]), 0.0)
+    y = norm(EXACT, {"w": jnp.array([1.0, 10.0])}, jnp.array([[3.0, 4.0]]))
     np.testing.assert_allclose(y, [[3 / np.sqrt(12.5), 40 / np.sqrt(12.5)]], rtol=1e-6)
-    assert np.asarray(rms_norm({"w": jnp.ones(2)}, jnp.zeros((1, 2)), 1e-5)).tolist() == [[0, 0]]
+    assert np.asarray(norm(CONFIG, {"w": jnp.ones(2)}, jnp.zeros((1, 2)))).tolist() == [[0, 0]]
 
 
 def test_rms_norm_squares_in_float32():
     x = jnp.concatenate([jnp.full(1, 16.0, jnp.bfloat16), jnp.ones(256, jnp.bfloat16)])[None]
-    y = rms_norm({"w": jnp.ones(257, jnp.bfloat16)}, x, 0.0)
+    y = norm(EXACT, {"w": jnp.ones(257, jnp.bfloat16)}, x)
     assert y.dtype == jnp.bfloat16
     assert float(y[0, 0]) == pytest.approx(16 / np.sqrt(512 / 257), rel=2**-8)  # in bf16, 256 + 1 + 1 + ... stays 256
 
@@ -119,7 +120,7 @@ def test_each_position_sees_its_own_segment_up_to_itself():
 
 def test_attention_over_equal_keys_is_the_mean_of_what_is_seen():
     q, v = draw(1, 3, 2, 4), draw(1, 3, 1, 4, seed=1)
-    out = attend(q, jnp.ones((1, 3, 1, 4)), v, causal_mask(jnp.ones((1, 3), jnp.int32)))
+    out = attend(CONFIG, q, jnp.ones((1, 3, 1, 4)), v, causal_mask(jnp.ones((1, 3), jnp.int32)))
     means = jnp.cumsum(v[0, :, 0], axis=0) / jnp.arange(1, 4)[:, None]
     np.testing.assert_allclose(out[0], np.tile(means, (1, 2)), atol=1e-6)
 
@@ -127,8 +128,8 @@ def test_attention_over_equal_keys_is_the_mean_of_what_is_seen():
 def test_query_heads_share_the_key_heads_in_order():
     q, k, v = draw(1, 3, 4, 6), draw(1, 3, 2, 6, seed=1), draw(1, 3, 2, 6, seed=2)
     mask = causal_mask(jnp.ones((1, 3), jnp.int32))
-    grouped = attend(q, k, v, mask)
-    apart = attend(q, jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2), mask)  # heads 0, 1 -> 0 and 2, 3 -> 1
+    grouped = attend(CONFIG, q, k, v, mask)
+    apart = attend(CONFIG, q, jnp.repeat(k, 2, axis=2), jnp.repeat(v, 2, axis=2), mask)  # heads 0, 1 -> 0 and 2, 3 -> 1
     np.testing.assert_allclose(grouped, apart, atol=1e-6)
     scores = np.asarray(q[0, 1, 3]) @ np.asarray(k[0, :2, 1]).T / np.sqrt(6)
     shares = np.exp(scores) / np.exp(scores).sum()

@@ -9,7 +9,7 @@ from emsedit_jax.lm.params import Spec
 from tests.tiny_lm import CONFIG
 
 TIED = dataclasses.replace(CONFIG, tied_head=True)
-BIASED = dataclasses.replace(CONFIG, attention_bias=True, mlp_bias=True)
+BIASED = dataclasses.replace(CONFIG, attention_bias=True, output_bias=True, mlp_bias=True)
 
 
 def test_shapes_and_axes():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from emsedit_jax.edit import normalizer, step
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.compare import STAGE, assert_close
 
 seen = jax.jit(step.seen)
@@ -12,7 +12,7 @@ std = jax.jit(normalizer.std)
 
 
 def test_keys_and_value_gradients(case):
-    built.require(case, "capture")
+    followed.require(case, "capture")
     pairs = []
     for one in case.history.passes:
         if case.has(f"{one.key}/keys"):
@@ -24,7 +24,7 @@ def test_keys_and_value_gradients(case):
 
 
 def test_edit_losses_of_micro_batches(case):
-    built.require(case, "capture")
+    followed.require(case, "capture")
     pairs = []
     for one in case.history.passes:
         plan = ours.plans(case)[one.phase]
@@ -36,7 +36,7 @@ def test_edit_losses_of_micro_batches(case):
 
 
 def test_statistics(case):
-    built.require(case, "statistics")
+    followed.require(case, "statistics")
     pairs = []
     for one in case.history.passes:
         before = ours.stats_before(case, one)

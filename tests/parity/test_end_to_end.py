@@ -14,7 +14,7 @@ from emsedit_jax.meta import methods, trajectory
 from emsedit_jax.run.prefixes import PrefixStore
 from emsedit_jax.run.score import NAMES, score_edits
 from emsedit_jax.types import Deltas, MetaState
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.compare import END, END_GRADIENT, assert_close
 from tests.parity.golden import Case
 from tests.parity.test_validation import probe_logits, stats_pairs, weight_pairs
@@ -108,7 +108,7 @@ def run(case: Case) -> Run:
 
 
 def test_scores_are_equal(case):
-    built.require(case, "end to end")
+    followed.require(case, "end to end")
     recorded = case.under("eval")
     own = {key.removeprefix("eval/"): found for key, found in run(case).scores.items()}
     assert recorded.keys() == own.keys()
@@ -117,14 +117,14 @@ def test_scores_are_equal(case):
 
 
 def test_shifts(case):
-    built.require(case, "end to end")
+    followed.require(case, "end to end")
     own = run(case).shifts
     assert own.keys() == {f"{one.key}/shift" for one in case.history.passes}
     assert_close([pair for key, shift in own.items() for pair in ours.site_pairs(case, key, shift)], END)
 
 
 def test_final_weights_statistics_and_logits(case):
-    built.require(case, "end to end")
+    followed.require(case, "end to end")
     found = run(case)
     pairs = weight_pairs(case, found.deltas)
     pairs += [("probe/logits_after", probe_logits(case, found.deltas), case.arrays["probe/logits_after"])]
@@ -135,7 +135,7 @@ def test_final_weights_statistics_and_logits(case):
 
 def test_hypernet_gradients(trained_case):
     case = trained_case
-    built.require(case, "end to end")
+    followed.require(case, "end to end")
     found = run(case)
     pairs = [(f"{key}/total_norm", own, case.arrays[f"{key}/total_norm"]) for key, own in found.norms.items()]
     for key, own in found.sums.items():

@@ -8,7 +8,7 @@ from emsedit_jax.edit.step import StepAux
 from emsedit_jax.meta import gradient, trajectory
 from emsedit_jax.meta.methods import method
 from emsedit_jax.types import MetaState
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.compare import SCALAR, STAGE, assert_close, assert_theta_close
 from tests.parity.golden import Case, Update
 
@@ -24,7 +24,7 @@ def own_losses(case: Case, update: Update, values: tuple, kind: str) -> np.ndarr
 def test_module_gradient(trained_case):
     """The losses of a training batch and the weights' gradient, at the recorded shifts."""
     case = trained_case
-    built.require(case, "module gradient")
+    followed.require(case, "module gradient")
     model, sites, learning = ours.lm(case.model_folder), ours.sites(case), ours.learning(case)
     pairs, divergences = [], []
     for update in case.history.updates:
@@ -80,7 +80,7 @@ def test_hypernet_gradient(trained_case):
     the recorded shift. It is compared where that shift goes in, and the two forms are compared elsewhere.
     """
     case = trained_case
-    built.require(case, "hypernet gradient")
+    followed.require(case, "hypernet gradient")
     sites, rule = ours.sites(case), method(case.config["editor"]["name"]).rule
     at_once, summed = [], []
     for update, one, key, before, unclipped, _ in clippings(case):
@@ -99,7 +99,7 @@ def test_hypernet_gradient(trained_case):
 
 def test_clipping(trained_case):
     case = trained_case
-    built.require(case, "clipping")
+    followed.require(case, "clipping")
     norms, sums = [], []
     for _, one, key, before, unclipped, clipped in clippings(case):
         slot = case.slot(one.net)
@@ -115,7 +115,7 @@ def test_clipping(trained_case):
 
 def test_optimiser(trained_case):
     case = trained_case
-    built.require(case, "optimiser")
+    followed.require(case, "optimiser")
     learning = ours.learning(case)
     thetas = ours.thetas(case, "init/hyper")
     opt_state = gradient.optimiser(learning.optimiser).init(thetas)

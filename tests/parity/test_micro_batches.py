@@ -9,7 +9,7 @@ from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.run.score import NAMES
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.golden import Case
 
 
@@ -42,7 +42,7 @@ def padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
 
 
 def test_micro_batches_are_the_recorded_ones(case):
-    built.require(case, "micro-batches")
+    followed.require(case, "micro-batches")
     size = case.config["dataset"]["batch_size"]
     for phase, plan in ours.plans(case).items():
         for j in range(len(plan)):
@@ -69,7 +69,7 @@ def test_micro_batches_are_the_recorded_ones(case):
 
 
 def test_rows_weigh_one_over_the_labels_of_their_micro_batch(case):
-    built.require(case, "micro-batches")
+    followed.require(case, "micro-batches")
     for phase, plan in ours.plans(case).items():
         for j in range(len(plan)):
             for kind in KINDS:
@@ -103,7 +103,7 @@ def scored(case: Case) -> dict[str, list[list[TokenItem]]]:
 
 
 def test_scores_count_the_recorded_labels_up_to_the_narrower_width(case):
-    built.require(case, "micro-batches")
+    followed.require(case, "micro-batches")
     for kind, batches in scored(case).items():
         for j, items in enumerate(batches):
             prefix = f"batch/valid/{j}/{kind}"
@@ -111,7 +111,7 @@ def test_scores_count_the_recorded_labels_up_to_the_narrower_width(case):
 
 
 def test_recorded_scores_are_shares_of_the_counted_labels(case):
-    built.require(case, "micro-batches")
+    followed.require(case, "micro-batches")
     for kind, batches in scored(case).items():
         items = [item for batch in batches for item in batch]
         counts = np.array([len(item.labels) for item in items])

@@ -6,14 +6,14 @@ import jax
 
 from emsedit_jax.edit import step
 from emsedit_jax.meta.methods import method
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.compare import STAGE, assert_close
 
 shift_of = functools.partial(jax.jit, static_argnums=(0, 1, 2))(step.shift_of)
 
 
 def test_shift(case):
-    built.require(case, "shift")
+    followed.require(case, "shift")
     rule = method(case.config["editor"]["name"]).rule
     pairs = []
     for one in case.history.passes:

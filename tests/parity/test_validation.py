@@ -9,7 +9,7 @@ from emsedit_jax.edit import normalizer, step
 from emsedit_jax.lm import decoder
 from emsedit_jax.meta.methods import method
 from emsedit_jax.types import Deltas
-from tests.parity import built, ours
+from tests.parity import followed, ours
 from tests.parity.compare import STAGE, assert_close
 from tests.parity.golden import Case
 
@@ -55,7 +55,7 @@ def all_edits(case: Case) -> tuple[str, ...]:
 
 
 def test_shifts_and_statistics(case):
-    built.require(case, "validation")
+    followed.require(case, "validation")
     sites, editor = ours.sites(case), case.config["editor"]
     rule = method(editor["name"]).rule
     stats: dict[int, tuple] = {}
@@ -80,12 +80,12 @@ def test_shifts_and_statistics(case):
 
 
 def test_final_weights(case):
-    built.require(case, "final weights")
+    followed.require(case, "final weights")
     assert_close(weight_pairs(case, ours.deltas(case, all_edits(case))), STAGE)
 
 
 def test_probe_logits_before_and_after(case):
-    built.require(case, "final weights")
+    followed.require(case, "final weights")
     moments = {"before": (), "after": all_edits(case)}
     pairs = [
         (moment, probe_logits(case, ours.deltas(case, edits)), case.arrays[f"probe/logits_{moment}"])

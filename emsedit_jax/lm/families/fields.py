@@ -1,0 +1,186 @@
+"""What the families' readers of `config.json` share: taking a field out, checked; what is left over is unhandled."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm.config import RopeScaling
+from emsedit_jax.lm.layers import ACTIVATIONS
+
+# Fields that change nothing here: training, file keeping, caching, and dropout (never applied).
+IGNORED = frozenset(
+    [
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "attn_pdrop",
+        "auto_map",
+        "bos_token_id",
+        "cache_implementation",
+        "chunk_size_feed_forward",
+        "embd_pdrop",
+        "gradient_checkpointing",
+        "initializer_range",
+        "is_llama_config",
+        "is_decoder",
+        "is_encoder_decoder",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "problem_type",
+        "resid_pdrop",
+        "return_dict",
+        "rope_interleaved",
+        "sep_token_id",
+        "task_specific_params",
+        "tokenizer_class",
+        "torch_dtype",
+        "dtype",
+        "torchscript",
+        "transformers_version",
+        "transformers.js_config",
+        "unsloth_fixed",
+        "use_bfloat16",
+        "use_cache",
+        "id2label",
+        "label2id",
+    ]
+)
+
+
+class Fields:
+    """A config's fields; taking one out says that it is handled."""
+
+    def __init__(self, raw: Mapping[str, Any], path: pathlib.Path):
+        self._raw, self.path = dict(raw), path
+
+    def left(self) -> list[str]:
+        """Names of what was neither taken nor is knowingly ignored, nor switched off."""
+        return sorted(k for k, v in self._raw.items() if k not in IGNORED and v not in (None, False, {}, []))
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """The value; `null` counts as left out."""
+        value = self._raw.pop(name, None)
+        return default if value is None else value
+
+    def peek(self, name: str) -> int:
+        """A positive whole number that is taken later."""
+        value = self._raw.get(name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}={value!r}")
+        return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """A positive whole number."""
+        value = self.take(name, default)
+        if value is None:
+            raise KeyError(name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name}={value!r}")
+        return value
+
+    def size_or_none(self, name: str, default: int | None = None) -> int | None:
+        """A positive whole number; None where it is `null`, the default where it is left out."""
+        if name in self._raw and self._raw[name] is None:
+            del self._raw[name]
+            return None
+        return default if name not in self._raw else self.size(name)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A number, or the default."""
+        value = self.take(name, default)
+        if value is None:
+            raise KeyError(name)
+        if isinstance(value, (bool, str)):
+            raise TypeError(f"{name}={value!r}")
+        return float(value)
+
+    def number_or_none(self, name: str, default: float | None = None) -> float | None:
+        """A number; None where it is `null`, the default where it is left out."""
+        if name in self._raw and self._raw[name] is None:
+            del self._raw[name]
+            return None
+        return default if name not in self._raw else self.number(name)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """True or false, or the default."""
+        value = self.take(name, default)
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={value!r}")
+        return value
+
+    def activation(self, *names: str, default: str) -> str:
+        """The mlp's activation, by the first of the names that is there."""
+        found = [value for value in [self.take(name) for name in names] if value is not None]
+        chosen = found[0] if found else default
+        if chosen not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise InputError(f"{self.path}: activation ({names[0]}) {chosen!r} is not supported (supported: {known}).")
+        return chosen
+
+    def must_be(self, name: str, *allowed: Any) -> None:
+        """Takes a field that only has one meaning here. Raises InputError for another value."""
+        value = self.take(name, allowed[0])
+        if value not in allowed:
+            raise InputError(f"{self.path}: {name}={value!r} is not supported (supported: {allowed[0]!r}).")
+
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text."""
+        return read_eos_ids(self.take("eos_token_id"), self.path)
+
+    def dtype(self) -> str:
+        """The dtype that the config names."""
+        return str(self._raw.get("dtype") or self._raw.get("torch_dtype") or "float32").removeprefix("torch.")
+
+    def rope(self, theta: float = 10_000.0) -> tuple[float, RopeScaling | None]:
+        """(theta, scaling) in either layout: two fields, or one that keeps them together."""
+        both, own_theta, scaling = self.take("rope_parameters"), self.take("rope_theta"), self.take("rope_scaling")
+        if both is not None:
+            if not isinstance(both, dict):
+                raise TypeError(f"rope_parameters={both!r}")
+            own_theta, scaling = both.get("rope_theta", own_theta), both
+        return float(own_theta or theta), read_scaling(scaling, self.path)
+
+    def layers_of(self, kind: str, num_layers: int) -> tuple[int, ...] | None:
+        """The layers that `layer_types` says are of this kind; None where it is left out."""
+        kinds = self.take("layer_types")
+        if kinds is None:
+            return None
+        known = ("full_attention", "sliding_attention")
+        if not isinstance(kinds, list) or len(kinds) != num_layers or any(one not in known for one in kinds):
+            raise ValueError(f"layer_types={kinds!r}")
+        return tuple(layer for layer, one in enumerate(kinds) if one == kind)
+
+
+def read_scaling(raw: Any, path: pathlib.Path) -> RopeScaling | None:
+    """Rope scaling in the words of `config.json`. Raises InputError for a kind that is not built."""
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise TypeError(f"rope_scaling={raw!r}")
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RopeScaling("linear", float(raw["factor"]))
+    if kind == "llama3":
+        return RopeScaling(
+            "llama3",
+            float(raw["factor"]),
+            float(raw["low_freq_factor"]),
+            float(raw["high_freq_factor"]),
+            int(raw["original_max_position_embeddings"]),
+        )
+    raise InputError(f"{path}: rope scaling {kind!r} is not supported (supported: default, linear, llama3).")
+
+
+def read_eos_ids(value: Any, path: pathlib.Path) -> tuple[int, ...]:
+    """One token id or a list of them. Raises InputError for anything else."""
+    ids = () if value is None else tuple(value) if isinstance(value, list) else (value,)
+    if any(type(one) is not int for one in ids):
+        raise InputError(f"{path}: eos_token_id {value!r} is neither a token id nor a list of token ids.")
+    return ids
