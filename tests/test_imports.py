@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emsedit_jax"
 BASE = frozenset({"errors", "types"})
 MAY_IMPORT = {  # room -> the rooms it may import besides itself
-    "": frozenset(),  # the package itself
+    "": frozenset({"lm"}),  # the package itself: its doors, opened when asked for
     "errors": frozenset(),
     "types": frozenset({"errors"}),
     "lm": BASE,

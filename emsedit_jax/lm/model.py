@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,11 @@ from jaxtyping import Array, Float, Int
 
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import assets, decoder, hf
-from emsedit_jax.lm.config import LMConfig, read_config
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.families import read_folder
+from emsedit_jax.lm.generate import Sampling, continuations
 from emsedit_jax.lm.params import Params
+from emsedit_jax.types import Deltas, Sites
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -34,7 +37,37 @@ class LM:
 
     def logits(self, token_ids: Int[Any, "b t"], attention_mask: Int[Any, "b t"]) -> Float[Array, "b t V"]:
         """Logits at every position, float32; positions count from column 0, columns with mask 0 are not seen."""
+        if self.config.learned_positions and np.shape(token_ids)[1] > self.config.max_length:
+            known = f"this model has learned {self.config.max_length} positions"
+            raise InputError(f"{np.shape(token_ids)[1]} columns of tokens: {known}.")
         return _all_logits(self.config, self.params, jnp.asarray(token_ids), jnp.asarray(attention_mask))
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        max_new_tokens: int = 32,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        sites: Sites = (),
+        deltas: Deltas | None = None,
+    ) -> list[str]:
+        """How the model goes on after each text, up to an end-of-text token; positions count from a text's first token.
+
+        Args:
+          temperature: 0 takes the likeliest token; above 0 tokens are drawn, the same ones for the same seed.
+          top_k, top_p: draw from so many of the likeliest tokens (0: all), or from those with this share together.
+          deltas: edits in force, with their sites.
+
+        Raises InputError for a single text in place of a list, an empty text, and settings that mean nothing.
+        """
+        if isinstance(texts, str):
+            raise InputError("generate takes a list of texts; put the one text into brackets.")
+        sampling = Sampling(float(temperature), top_k, float(top_p))
+        whole = self.config, self.params, self.tokenizer, texts, max_new_tokens
+        return continuations(*whole, sites, deltas, sampling=sampling, seed=seed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -45,19 +78,26 @@ def _all_logits(config: LMConfig, params: Params, tokens_bt: Array, mask_bt: Arr
 
 
 def load_lm(
-    name_or_path: str | pathlib.Path, dtype: str = "auto", *, progress: Callable[[str], None] | None = None
+    name_or_path: str | pathlib.Path,
+    dtype: str = "auto",
+    *,
+    accept_terms: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> LM:
     """Loads a model by asset name (`smollm2-135m`) or from a Hugging Face folder; `auto` keeps the files' dtype.
 
-    `progress` is told, in words, of a download or conversion.
+    Args:
+      accept_terms: the terms of use of a model that has some are accepted (`gemma3-270m`).
+      progress: is told, in words, of a download or conversion.
 
     Raises InputError for whatever is wrong with the name, the folder or its files.
     """
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r} (known: {', '.join(DTYPES)}).{near(dtype, DTYPES)}")
-    folder = assets.resolve(str(name_or_path), progress=progress)
-    config = dataclasses.replace(read_config(folder), dtype=hf.stored_dtype(folder) if dtype == "auto" else dtype)
-    return LM(config, hf.load_params(folder, config), load_tokenizer(folder), folder)
+    folder = assets.resolve(str(name_or_path), accept_terms=accept_terms, progress=progress)
+    config, unhandled = read_folder(folder)
+    config = dataclasses.replace(config, dtype=hf.stored_dtype(folder) if dtype == "auto" else dtype)
+    return LM(config, hf.load_params(folder, config, unhandled), load_tokenizer(folder), folder)
 
 
 def load_tokenizer(folder: pathlib.Path) -> Any:

@@ -71,3 +71,27 @@ def test_host_arrays_are_numpy_s(folder):
     weight = host(load_lm(folder, "float32").params["norm"]["w"])
     assert type(weight) is np.ndarray
     np.testing.assert_array_equal(weight, tensors(ml_dtypes.bfloat16)["model.norm.weight"].astype(np.float32))
+
+
+def test_the_package_s_own_door(folder):
+    import emsedit_jax
+
+    lm = emsedit_jax.load_lm(str(folder), dtype="float32")
+    assert isinstance(lm, emsedit_jax.LM)
+    assert {"LM", "load_lm"} <= set(dir(emsedit_jax))
+    with pytest.raises(AttributeError, match="has no attribute 'load_ml'"):
+        emsedit_jax.load_ml  # noqa: B018
+
+
+def test_text_goes_on_as_text(folder):
+    lm = load_lm(folder, "float32")
+    texts = ["w4 w7", "w1", "w2 w2 w5"]
+    greedy = lm.generate(texts, 5)
+    assert greedy == lm.generate(texts, max_new_tokens=5, temperature=0.7, top_k=1)
+    assert greedy[1:2] == lm.generate(["w1"], 5)
+    hot = lm.generate(texts, 5, temperature=50.0, seed=1)
+    assert hot == lm.generate(texts, 5, temperature=50.0, seed=1)
+    assert hot != lm.generate(texts, 5, temperature=50.0, seed=2)
+    assert all(set(text.split()) <= {f"w{number}" for number in range(10)} for text in greedy + hot)
+    with refused("list of texts"):
+        lm.generate("w4 w7")
