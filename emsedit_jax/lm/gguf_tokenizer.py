@@ -1,10 +1,11 @@
-"""The tokenizer that a GGUF file describes (token list, merges, kinds) -> the `tokenizers` library's byte-level BPE."""
+"""The tokenizer that a GGUF file describes -> the `tokenizers` library's, and what transformers needs to load it."""
 
 from __future__ import annotations
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm import gguf_sentencepiece
 
 CONTROL, USER_DEFINED = 3, 4  # llama.cpp's kinds of tokens that are matched whole in the text; 1 is an ordinary one
 
@@ -25,22 +26,38 @@ def _single_digits() -> pre_tokenizers.PreTokenizer:
     )
 
 
-# GGUF only names the way text is cut before merging; what the name stands for is written down here.
-PRE_TOKENIZERS = {"smollm": _single_digits}
-
-
-def build(fields: dict) -> tuple[Tokenizer, dict]:
+def build(fields: dict, length: int) -> tuple[Tokenizer, dict]:
     """The tokenizer, and the tokenizer_config.json with which transformers' AutoTokenizer loads it.
+
+    Args:
+      length: tokens that the model takes.
 
     Raises:
         InputError: a kind of tokenizer that is not understood.
     """
-    kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or pre not in PRE_TOKENIZERS:
+    kind, pre = str(fields.get("tokenizer.ggml.model")), str(fields.get("tokenizer.ggml.pre"))
+    if (kind, pre) not in KINDS:
+        known = ", ".join(f"{one!r} with {other!r}" for one, other in KINDS)
         raise InputError(
-            f"the GGUF file's tokenizer {kind!r} with pre-tokenizer {pre!r} is not understood; known: 'gpt2' with"
-            f" {', '.join(map(repr, PRE_TOKENIZERS))}"
+            f"the GGUF file's tokenizer {kind!r} with pre-tokenizer {pre!r} is not understood; known: {known}"
         )
+    tokenizer = KINDS[kind, pre](fields)
+    tokens = fields["tokenizer.ggml.tokens"]
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": length,
+    }
+    config |= {name: tokens[fields[key]] for name, key in SPECIAL.items() if key in fields}
+    if template := fields.get("tokenizer.chat_template"):
+        config["chat_template"] = template
+    return tokenizer, config
+
+
+def _byte_level(fields: dict) -> Tokenizer:
+    """Byte-level BPE: token list, merges, kinds."""
     if adds := [name for name in ADDED if fields.get(name)]:
         raise InputError(f"the GGUF file's tokenizer adds to the text by itself ({adds[0]}), which is not understood")
     if gone := [name for name in LISTS if name not in fields]:
@@ -48,7 +65,7 @@ def build(fields: dict) -> tuple[Tokenizer, dict]:
     tokens, kinds, merges = (fields[name] for name in LISTS)
     merges = [tuple(merge.split(" ")) for merge in merges]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = PRE_TOKENIZERS[pre]()
+    tokenizer.pre_tokenizer = _single_digits()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(  # all are in the vocabulary, so they keep their ids
         [
@@ -57,14 +74,8 @@ def build(fields: dict) -> tuple[Tokenizer, dict]:
             if kind in (CONTROL, USER_DEFINED)
         ]
     )
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": fields["llama.context_length"],
-    }
-    config |= {name: tokens[fields[key]] for name, key in SPECIAL.items() if key in fields}
-    if template := fields.get("tokenizer.chat_template"):
-        config["chat_template"] = template
-    return tokenizer, config
+    return tokenizer
+
+
+# GGUF only names the way text is cut before merging; what the names stand for is written down here.
+KINDS = {("gpt2", "smollm"): _byte_level, ("llama", "default"): gguf_sentencepiece.build}

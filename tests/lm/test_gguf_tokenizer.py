@@ -52,7 +52,7 @@ def test_user_defined_tokens_are_whole_but_not_special():
         "tokenizer.ggml.token_type": [3, 1, 1, 4],
         "tokenizer.ggml.merges": [],
     }
-    built, _ = gguf_tokenizer.build(fields)
+    built, _ = gguf_tokenizer.build(fields, 8)
     assert built.encode("a<think>b").ids == [1, 3, 2]
     assert built.decode([0, 1, 3, 2], skip_special_tokens=True) == "a<think>b"
 
