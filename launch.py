@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
     from emsedit_jax.run import resources
 
     print(f"devices  {resources.devices_line()}", flush=True)
-    program.run(command.config, command.workdir, command.mode)
+    program.run(command.config, command.workdir, command.mode, command.to)
 
 
 if __name__ == "__main__":

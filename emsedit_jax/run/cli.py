@@ -22,7 +22,8 @@ from ml_collections.config_flags.config_flags import FlagOrderError
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import settings, workdir
 
-MODES = ("train", "eval")
+MODES = ("train", "eval", "export")
+OF_A_RUN = ("eval", "export")  # what is done with a run that is there
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 USAGE = """\
@@ -48,7 +49,8 @@ Edit a language model's facts and score the result.
                            --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
                            --config.train.update_every=batch --config.train.schedule=cosine
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
---mode=train|eval        train: train, edit and score (default); eval: score the edits saved in --workdir again
+--mode=train|eval|export train: train, edit and score (default); eval: score the edits saved in --workdir again;
+                         export: write the model with these edits to the folder --to, as Hugging Face has it
 
 Exit codes: 0 done, 2 bad input, 130 interrupted."""
 
@@ -59,6 +61,7 @@ class Command(NamedTuple):
     config: ml_collections.ConfigDict  # checked and locked
     workdir: Path
     mode: str
+    to: Path | None = None  # where an export goes
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -111,7 +114,11 @@ def load_config(given: str) -> ml_collections.ConfigDict:
     """
     path, *args = given.split(":", 1)
     if not Path(path).is_file():
-        others = [str(file) for file in sorted(Path("configs").glob("*.py")) if file.stem not in ("__init__", "common")]
+        others = [
+            str(file)
+            for file in sorted(Path("configs").glob("*.py"))
+            if file.stem not in ("__init__", "common", "models", "smollm2", "gemma3")
+        ]
         raise InputError(f"--config={path}: there is no such file.{near(path, others)}")
     try:
         config = runpy.run_path(path)["get_config"](*args)
@@ -132,6 +139,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=list(argv))
     flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
     flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
+    flags.DEFINE_string("to", None, "where an export goes", flag_values=values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
@@ -147,18 +155,23 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
         raise InputError(f"--mode={mode}: must be one of {', '.join(MODES)}.{near(mode, MODES)}")
     if folder is not None and not folder.strip():
         raise InputError("--workdir is empty: name a folder, or leave the flag out.")
-    if mode == "eval" and folder is None:
-        raise InputError("--mode=eval needs --workdir=FOLDER, the folder of a run whose edits are to be scored.")
+    if mode in OF_A_RUN and folder is None:
+        raise InputError(f"--mode={mode} needs --workdir=FOLDER, the folder of a run that has saved edits.")
+    to: str | None = values.to
+    if mode == "export" and not (to and to.strip()):
+        raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
+    if mode != "export" and to is not None:
+        raise InputError(f"--to={to} is where an export goes; it needs --mode=export.")
     if given is not None:
         config = values.config
         path = Path(folder) if folder is not None else _new_folder(Path(given.split(":", 1)[0]).stem)
-    elif mode == "eval" and folder is not None:
+    elif mode in OF_A_RUN and folder is not None:
         path = Path(folder)
         config = workdir.saved_config(path)
     else:
         raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
     settings.check(config)
-    return Command(config, path, mode)
+    return Command(config, path, mode, Path(to) if to else None)
 
 
 def _new_folder(name: str) -> Path:
@@ -204,7 +217,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
             return f"--{error.flagname} overrides a field of a config, so name the file before it with --config=FILE."
-        return f"--{error.flagname}: there is no such flag.{near(error.flagname, ['config', 'workdir', 'mode'])}"
+        return f"--{error.flagname}: there is no such flag.{near(error.flagname, ['config', 'workdir', 'mode', 'to'])}"
     if isinstance(error, FlagOrderError):
         return "--config=FILE must stand before the --config.FIELD=VALUE flags that override its fields."
     if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):

@@ -14,6 +14,7 @@ from emsedit_jax.lm import assets, generate
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import arrays, edits, networks, report, resources, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.export import run_export
 from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.report import Example
@@ -25,8 +26,11 @@ from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, MetaState
 
 
-def run(config: ml_collections.ConfigDict, path: Path, mode: str) -> None:
-    """Does what `mode` says. Raises InputError for bad input, before anything is written over."""
+def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | None = None) -> None:
+    """Does what `mode` says; an export goes to the folder `to`. Raises InputError before anything is written over."""
+    if to is not None:
+        run_export(config, path, to)
+        return
     with CompileClock() as compiling:
         clock = PhaseClock(compiling)
         if config.compile_cache:

@@ -59,7 +59,12 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     _check_rows(config, "eval", len(valid_records), config.num_seq)
 
     started = time.monotonic()
-    lm = model.load_lm(config.model.name_or_path, config.model.dtype, progress=lambda words: say("model", words))
+    lm = model.load_lm(
+        config.model.name_or_path,
+        config.model.dtype,
+        accept_terms=config.model.accept_terms,
+        progress=lambda words: say("model", words),
+    )
     lm_line = f"{config.model.name_or_path}: {params.count(lm.config) / 1e6:,.0f} M parameters, {lm.config.dtype}"
     say("model", f"{lm_line}, loaded in {time.monotonic() - started:.1f} s")
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)

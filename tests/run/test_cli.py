@@ -82,7 +82,7 @@ def test_eval_takes_the_config_of_the_run(tmp_path):
         ([f"{QUICKSTART}:rank=3"], "unknown config argument 'rank'"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: there is no such flag. Did you mean 'workdir'?"),
         ([QUICKSTART, "--workdir="], "--workdir is empty"),
-        ([QUICKSTART, "--mode=evl"], "--mode=evl: must be one of train, eval. Did you mean 'eval'?"),
+        ([QUICKSTART, "--mode=evl"], "--mode=evl: must be one of train, eval, export. Did you mean 'eval'?"),
         ([QUICKSTART, "train"], "'train' is not a flag"),
         (["--mode=eval"], "--mode=eval needs --workdir=FOLDER"),
         (["--mode=eval", "--workdir=configs"], "configs holds no run"),

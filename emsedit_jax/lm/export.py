@@ -1,0 +1,91 @@
+"""Writing back: an edited model as a normal Hugging Face directory, in the shards and the dtype of its source."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm import hf
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.families import FAMILIES
+from emsedit_jax.types import Deltas, Sites
+
+COPIED = (".json", ".txt", ".model", ".jinja", ".md")  # config, tokenizer, generation settings, the model's card
+LEFT = ("asset.json",)  # of the cache, not of the model
+
+
+def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: Deltas) -> Path:
+    """Writes `source` with the edits in its weights to the new folder `target`, whole or not at all.
+
+    Each edited weight is added up in float32 and rounded once, to the dtype that it is stored in. One shard at a time
+    is in memory.
+
+    Raises InputError where `target` holds something, the source has no such weights, or the disk refuses.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
+    files = hf.weight_files(source)
+    changes = _changes(config, sites, deltas, files)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            for path in sorted(source.iterdir()):
+                if path.is_file() and path.name not in LEFT and _is_small(path):
+                    shutil.copyfile(path, work / path.name)
+            for path in sorted(set(files.values())):
+                _write_shard(path, work / path.name, changes)
+            work.chmod(0o777 & ~_umask())  # mkdtemp's are for the owner alone
+            if target.exists():
+                target.rmdir()
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write {target}: {why}; free it, or name another folder.") from error
+    return target
+
+
+def _is_small(path: Path) -> bool:
+    return path.suffix in COPIED or path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
+
+
+def _changes(config: LMConfig, sites: Sites, deltas: Deltas, files: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """Name of a tensor in the files -> its change, turned as the files have it."""
+    family, found = FAMILIES[config.family], {}
+    for group, delta_skv in zip(sites, deltas, strict=True):
+        for module, delta_kv in zip(group.names, np.asarray(delta_skv), strict=True):
+            full = f"{module}.weight"
+            name = full if full in files else full.removeprefix(f"{family.base}.")  # of a bare model's checkpoint
+            if name not in files:
+                raise InputError(f"the model's files have no {full}, which the edits change.")
+            found[name] = delta_kv if family.inputs_first else delta_kv.T
+    return found
+
+
+def _write_shard(source: Path, target: Path, changes: dict[str, np.ndarray]) -> None:
+    tensors = {}
+    with hf.open_file(source) as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            weight = file.get_tensor(name)
+            if name in changes:
+                weight = (weight.astype(np.float32) + changes[name]).astype(weight.dtype)
+            tensors[name] = np.ascontiguousarray(weight)
+        metadata = file.metadata() or {"format": "pt"}
+    save_file(tensors, target, metadata=metadata)
+    with target.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
