@@ -8,7 +8,9 @@ from emsedit_jax.errors import InputError, near
 from emsedit_jax.run.settings import EDITORS, TRAIN
 
 # What may stand after the colon, with its default; the default's type is the type read. iters=0: the editor's own.
-ARGS: dict[str, str | int] = {"editor": "emsedit", "iters": 0}
+# mode: sequence (edit batches one after the other) or batch (all edits at once).
+ARGS: dict[str, str | int] = {"editor": "emsedit", "iters": 0, "mode": "sequence"}
+MODES = ("sequence", "batch")
 LLAMA_SITES = ("model.layers.{11..15}.mlp.gate_proj", "model.layers.{18..24}.mlp.up_proj")
 
 
@@ -21,7 +23,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     args = parse_arg(arg)
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.num_seq = 20  # edit batches, one after the other; in training and again in editing
+    config.num_seq = 1 if args["mode"] == "batch" else 20  # edit batches in a row; in training and again in editing
     config.compile_cache = True  # keep compiled programs between runs
 
     config.dataset = ml_collections.ConfigDict()
@@ -38,6 +40,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
     config.model = ml_collections.ConfigDict()
     config.model.name_or_path = "smollm2-135m"  # a known name, or a local Hugging Face directory
+    config.model.accept_terms = False  # of a model that has terms of use to be accepted, before it is fetched
     config.model.dtype = "auto"  # of the weights: auto, float32, bfloat16; edits are always float32
     config.model.edit_modules = LLAMA_SITES  # the published ones for Llama-3-8B
 
@@ -72,7 +75,8 @@ def parse_arg(arg: str) -> dict[str, str | int]:
             args[key] = type(ARGS[key])(value)
         except ValueError:
             raise InputError(f"config argument {part!r}: {key} must be a whole number.") from None
-    if args["editor"] not in EDITORS:
-        editor = str(args["editor"])
-        raise InputError(f"unknown editor {editor!r}; known: {', '.join(EDITORS)}.{near(editor, EDITORS)}")
+    for name, known in (("editor", tuple(EDITORS)), ("mode", MODES)):
+        chosen = str(args[name])
+        if chosen not in known:
+            raise InputError(f"unknown {name} {chosen!r}; known: {', '.join(known)}.{near(chosen, known)}")
     return args

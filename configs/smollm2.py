@@ -1,8 +1,8 @@
 """What the SmolLM2-135M configs share: the settings of 10 x 10 edits, and each editor's initial eta.
 
 This model's keys are shorter than those of the models that the published etas were chosen for. The etas were chosen on
-zsRE's training rows alone, from four for each editor, by `python -m benchmarks.editors --choose`: rows 0 to 199 to train
-on, 200 to 399 to edit and score, best mean of the three scores.
+zsRE's training rows alone, from four for each editor, by `python -m benchmarks.editors --choose`: rows 0 to 199 to
+train on, 200 to 399 to edit and score, best mean of the three scores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def eta(editor: str, iters: int) -> float:
 def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     """10 batches of 10 facts of a data set that is read by path."""
     config = common.get_config(arg)
-    config.num_seq = 10
+    config.num_seq = min(config.num_seq, 10)
     config.dataset.name = dataset
     config.dataset.n_edits = 10
     config.editor.lr = eta(config.editor.name, config.editor.iters)

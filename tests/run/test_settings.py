@@ -1,22 +1,67 @@
+import importlib
+import json
+import pathlib
+
 import pytest
 
-from configs import common, quickstart, zsre_llama, zsre_smollm2
+from configs import common, models, zsre_llama, zsre_smollm2
+from emsedit_jax.edit.sites import resolve
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.families import from_hf
 from emsedit_jax.meta.methods import METHODS
 from emsedit_jax.run import settings
 
-CONFIGS = {"common": common, "quickstart": quickstart, "zsre_llama": zsre_llama, "zsre_smollm2": zsre_smollm2}
+ROOMS = ("__init__", "models", "smollm2", "gemma3")  # what several configs share
+FOLDER = pathlib.Path(common.__file__).parent
+CONFIGS = {
+    path.stem: importlib.import_module(f"configs.{path.stem}")
+    for path in sorted(FOLDER.glob("*.py"))
+    if path.stem not in ROOMS
+}
+HF_CONFIGS = pathlib.Path(__file__).parents[1] / "lm" / "hf_configs"
+OWN = ("smollm2", "gemma3")
+SITES = {("llama", mode): ["gate_proj"] * 5 + ["up_proj"] * 7 for mode in ("sequence", "batch")}
+SITES |= {("gptj", "sequence"): ["fc_in"] * 9, ("gptj", "batch"): ["fc_out"] * 6}
+SITES |= {("gemma", "sequence"): ["gate_proj"] * 9 + ["up_proj"] * 9, ("gemma", "batch"): ["down_proj"] * 9}
+SITES |= {("gpt2xl", mode): ["c_proj"] * 6 for mode in ("sequence", "batch")}
+SITES |= {(model, mode): ["down_proj"] * 3 for model in ("mistral", "qwen") for mode in ("sequence", "batch")}
+FILES = {
+    "llama": "llama-3-8b-instruct",
+    "gptj": "gpt-j-6b",
+    "gemma": "gemma-2-9b-it",
+    "gpt2xl": "gpt2-xl",
+    "mistral": "mistral-7b-instruct-v0.3",
+    "qwen": "qwen2.5-7b-instruct",
+}
 
 
 @pytest.mark.parametrize("editor", settings.EDITORS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_passes_with_every_editor(name, editor):
     config = CONFIGS[name].get_config(f"editor={editor}")
-    if config.dataset.name == "zsre":
+    if config.dataset.name != "worldfacts":
         config.dataset.train_path = config.dataset.valid_path = "rows.json"
     settings.check(config)
     assert config.editor.name == editor
     assert set(config.editor) == set(settings.EDITORS[editor])
+
+
+def test_there_is_a_config_for_every_data_set_on_every_model():
+    data_sets = ("zsre", "counterfact", "ripple", "fever")
+    assert {f"{data}_{model}" for data in data_sets for model in (*models.MODELS, *OWN)} < set(CONFIGS)
+
+
+@pytest.mark.parametrize("mode", ["sequence", "batch"])
+@pytest.mark.parametrize("model", models.MODELS)
+def test_the_published_sites_are_there_in_the_published_models(model, mode):
+    raw = json.loads((HF_CONFIGS / f"{FILES[model]}.json").read_text())
+    for data in ("zsre", "counterfact", "ripple", "fever"):
+        config = CONFIGS[f"{data}_{model}"].get_config(f"mode={mode}")
+        found = resolve(from_hf(raw), config.model.edit_modules)
+        assert (config.num_seq, config.dataset.n_edits) == (1 if mode == "batch" else 20, 10 if data == "zsre" else 20)
+        assert config.dataset.name.startswith(data)
+        names = sorted(name.split(".mlp.")[1] for group in found for name in group.names)
+        assert names == SITES[model, mode]
 
 
 def test_published_defaults():
@@ -179,7 +224,7 @@ def test_data_that_do_not_come_along_need_a_path():
             "editor=emsdit",
             "unknown editor 'emsdit'; known: emsedit, rledit, malmen, mend, ultraedit. Did you mean 'emsedit'",
         ),
-        ("edtor=emsedit", "unknown config argument 'edtor'; known: editor, iters. Did you mean 'editor'?"),
+        ("edtor=emsedit", "unknown config argument 'edtor'; known: editor, iters, mode. Did you mean 'editor'?"),
         ("ultraedit", "'ultraedit' is not of the form key=value"),
     ],
 )

@@ -1,0 +1,18 @@
+"""RippleEdits on Llama-3-8B-Instruct: the published settings, 20 batches of 20 edits one after the other.
+
+    python launch.py --config=configs/ripple_llama.py \
+        --config.dataset.train_path=ripple_effect_train.json --config.dataset.valid_path=ripple_effect_eval.json
+
+The model comes from the hub, or from a folder: `--config.model.name_or_path=FOLDER`. Its weights take 16.1 GB
+(bfloat16); time and scores were not measured.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import models
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    return models.get_config(arg, "ripple_effect", "llama")
