@@ -8,7 +8,7 @@ search edits rows 200 to 399 of zsRE's training file after training on rows 0 to
 the best mean of ES, GS and LS there. (RLEdit looks back on 2 batches in the search and on 10 in the table: the search
 would take an hour longer for the one update of its networks, which moves an eta by 1e-5.) The table edits the first 200
 evaluation rows of each data set in file order, in 20 batches of 10. `--choose` prints only what the search chose, as
-`configs/smollm2.py` holds it.
+`configs/smollm2.py` holds it; `--known` makes the table with the etas of that file, without a search.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs import smollm2
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import cli
 
@@ -155,7 +156,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--files", nargs=4, metavar=("ZSRE_TRAIN", "ZSRE_EVAL", "CF_TRAIN", "CF_EVAL"))
     parser.add_argument("--out", type=Path, default=Path("runs/editors"), help="folder of the cells (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--choose", action="store_true", help="only search, and print the etas")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--choose", action="store_true", help="only search, and print the etas")
+    only.add_argument("--known", action="store_true", help="no search: the etas of configs/smollm2.py")
     given = parser.parse_args(argv[1:])
     if given.files is None and given.data is None:
         raise InputError("name the data with --data=FOLDER, or with --files and four paths.")
@@ -164,8 +167,11 @@ def main(argv: Sequence[str]) -> None:
     ]
     files = {"zsre": (names[0], names[1]), "counterfact": (names[2], names[3])}
     cli.quiet()
-    chosen = [choose(row, files, given.out, given.seed) for row in TABLE]
-    print("\nchosen etas")
+    if given.known:
+        chosen = [smollm2.eta(row.editor, row.iters) for row in TABLE]
+    else:
+        chosen = [choose(row, files, given.out, given.seed) for row in TABLE]
+    print("\netas")
     for row, eta in ((row, eta) for row, eta in zip(TABLE, chosen, strict=True) if "untrained" not in row.title):
         print(f'    ("{row.editor}", {row.iters}): {eta:g},  # {row.title}')
     for dataset in () if given.choose else files:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import editors
 from benchmarks.editors import TABLE, Cell
+from configs import smollm2
 from emsedit_jax.run import cli
 
 FILES = {name: (f"{name}_train.json", f"{name}_eval.json") for name in ("zsre", "counterfact")}
@@ -50,6 +51,16 @@ def test_cells_have_folders_of_their_own(tmp_path):
     searched = {cell.name for cell in cells if cell.search}
     assert len({cell.name for cell in cells if not cell.search}) == len(TABLE) * 4 * 2
     assert len(searched) == len(TABLE) * 4  # one search serves both data sets
+
+
+def test_the_known_etas_are_those_of_the_configs(tmp_path, capsys):
+    for row in TABLE:
+        for name in FILES:
+            fill(tmp_path, Cell(row, smollm2.eta(row.editor, row.iters), name, search=False), (50, 40, 30))
+    editors.main(["editors", "--data=nowhere", f"--out={tmp_path}", "--known"])
+    said = capsys.readouterr().out
+    assert "| EMSEdit | 0.0003 | 50.0 | 40.0 | 30.0 |" in said
+    assert said.count("| RLEdit^2 |") == 2
 
 
 def test_the_best_mean_is_chosen_and_finished_cells_are_not_run_again(tmp_path):
