@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from emsedit_jax.errors import InputError
@@ -17,6 +18,9 @@ from emsedit_jax.lm.families import FAMILIES, unhandled_words
 from emsedit_jax.lm.params import Params, Spec, abstract, is_spec
 
 LEAVES = {"w": "weight", "b": "bias"}
+PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth")
+PIECE = 32 << 20  # bytes of a tensor that are read at once
+ALIGNMENT = 64  # bytes
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -71,7 +75,7 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         return files
     single = folder / "model.safetensors"
     if not single.exists():
-        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickles:
             raise InputError(
                 f"{folder} has only pickled weights ({pickles[0]}), which can run code when loaded; "
@@ -113,18 +117,20 @@ def load_params(folder: pathlib.Path, config: LMConfig, unhandled: Sequence[str]
     Args:
       unhandled: fields of its config.json that nobody knows, to be told with the rest.
 
-    Raises InputError listing every unknown, missing, doubled and misshapen tensor at once.
+    Raises InputError listing every unknown, missing, doubled, misshapen and mistyped tensor at once.
     """
     files = weight_files(folder)
     wanted = published_names(config)
     found, faults = _by_published_name(config, files, wanted)
     faults = ([unhandled_words(list(unhandled))] if unhandled else []) + faults
-    shapes = _shapes(files)
+    forms = _forms(files)
     for name in sorted(found):
         _, spec, transposed = wanted[name]
-        shape, expected = shapes[found[name]], list(spec.shape[::-1] if transposed else spec.shape)
+        (shape, kind), expected = forms[found[name]], list(spec.shape[::-1] if transposed else spec.shape)
         if shape != expected:
             faults.append(f"{name} has shape {shape}, expected {expected}" if shape else f"unreadable {name}")
+        elif kind not in DTYPES:
+            faults.append(f"{name} is of type {kind}, not of {', '.join(DTYPES)}")
     if faults:
         more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
         raise InputError(f"{folder}: weights do not fit config.json: {'; '.join(faults[:6])}{more}.")
@@ -150,22 +156,40 @@ def _by_published_name(
     return found, faults + [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
 
 
-def _shapes(files: Mapping[str, pathlib.Path]) -> dict[str, list[int]]:
-    """Tensor name -> its shape; empty where the file does not hold it, whatever its index says."""
-    shapes: dict[str, list[int]] = {name: [] for name in files}
+def _forms(files: Mapping[str, pathlib.Path]) -> dict[str, tuple[list[int], str]]:
+    """Tensor name -> (shape, type in the file); empty where the file does not hold it, whatever its index says."""
+    forms: dict[str, tuple[list[int], str]] = {name: ([], "") for name in files}
     for path in sorted(set(files.values())):
         with open_file(path) as file:
             for name in set(file.keys()) & files.keys():
                 if files[name] == path:
-                    shapes[name] = list(file.get_slice(name).get_shape())
-    return shapes
+                    part = file.get_slice(name)
+                    forms[name] = list(part.get_shape()), part.get_dtype()
+    return forms
 
 
 def _read(path: pathlib.Path, name: str, spec: Spec, transposed: bool) -> jax.Array:
-    """One tensor. The file is opened anew for each: what was mapped into memory of it goes with the mapping."""
+    """One tensor, piece by piece into the memory that its array keeps: the host never holds it twice.
+
+    The file is opened anew for each tensor, as what was mapped into memory of it goes with the mapping.
+    """
+    whole = _aligned(spec.shape, spec.dtype)
+    turned = whole.T if transposed else whole
     with open_file(path) as file:
-        value = file.get_tensor(name)
-    return jnp.asarray(np.ascontiguousarray(value.T) if transposed else value, dtype=spec.dtype)
+        rows = file.get_slice(name)
+        step = max(1, PIECE * len(turned) // max(whole.nbytes, 1))
+        for start in range(0, len(turned), step):
+            stop = min(start + step, len(turned))
+            turned[start:stop] = rows[start:stop]
+    return jax.device_put(whole, may_alias=True)
+
+
+def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    """An empty array that begins where XLA wants its own to begin, so that it can become one without a copy."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 def stored_dtype(folder: pathlib.Path) -> str:

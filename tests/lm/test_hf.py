@@ -152,7 +152,9 @@ def test_a_folder_without_weights(tmp_path):
         weight_files(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth"]
+)
 def test_pickled_weights_are_never_opened(tmp_path, name):
     (tmp_path / name).write_bytes(b"not even a pickle")
     with refused(str(tmp_path), name, "pickled", "convert them to safetensors"):
@@ -170,6 +172,35 @@ def test_a_truncated_file_is_named(tmp_path, size):
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
     with refused(str(path), "not a readable safetensors file", "again"):
         load(tmp_path)
+
+
+def header(**tensors) -> bytes:
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (2**63).to_bytes(8, "little") + b"{}",
+        (2**40).to_bytes(8, "little") + b"{}",
+        header(w={"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 8]}) + bytes(8),
+        header(w={"dtype": "F32", "shape": [2], "data_offsets": [0, 2**60]}) + bytes(8),
+        header(w={"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}) + bytes(8),
+        header(w={"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}) + bytes(8),
+        header(w=1) + bytes(8),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_before_memory_is_taken(tmp_path, content):
+    path = write(tmp_path, tensors()) / "model.safetensors"
+    path.write_bytes(content)
+    with refused(str(path), "not a readable safetensors file"):
+        load(tmp_path)
+
+
+def test_weights_of_a_type_that_is_not_read_are_named(tmp_path):
+    with refused(str(tmp_path), f"{GATE} is of type I32, not of F32, BF16, F16"):
+        load(write(tmp_path, tensors() | {GATE: np.ones((F, D), np.int32)}))
 
 
 def test_a_truncated_shard_is_named(tmp_path):
