@@ -93,4 +93,4 @@ def test_real_edits_of_the_real_model(tmp_path):
         own = np.asarray(after.logits(ids["input_ids"].numpy(), ids["attention_mask"].numpy()))
         np.testing.assert_allclose(own, logits, rtol=0, atol=1e-3)
         for words in (after.generate([text], 16), lm.generate([text], 16, sites=sites, deltas=deltas)):
-            assert words == [tokenizer.decode(said, skip_special_tokens=True)]
+            assert words == tokenizer.batch_decode(said[None], skip_special_tokens=True)
