@@ -8,7 +8,8 @@ search edits rows 200 to 399 of zsRE's training file after training on rows 0 to
 the best mean of ES, GS and LS there. (RLEdit looks back on 2 batches in the search and on 10 in the table: the search
 would take an hour longer for the one update of its networks, which moves an eta by 1e-5.) The table edits the first 200
 evaluation rows of each data set in file order, in 20 batches of 10. `--choose` prints only what the search chose, as
-`configs/smollm2.py` holds it; `--known` makes the table with the etas of that file, without a search.
+`configs/<model>.py` holds it; `--known` makes the table with the etas of that file, without a search. `--model` takes
+another of the small models, `--editors` some lines of the table.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs import smollm2
-from emsedit_jax.errors import InputError
+from configs import common, gemma3, smollm2
+from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import cli
 
 RIDGE = (1e-4, 3e-4, 1e-3, 3e-3)
 NORMALISED = (1e-5, 3e-5, 1e-4, 3e-4)
 PRODUCT = (1e-5, 3e-5, 1e-4, 3e-4)
+MODELS = {"smollm2": smollm2.ETA, "gemma3": gemma3.ETA}  # as in the configs' names -> known etas
 ROWS, BATCH = 200, 10
 NAMES = ("ES", "GS", "LS")
 
@@ -71,12 +73,22 @@ class Cell(NamedTuple):
         return f"{where}-{self.row.editor}{self.row.iters}{trained}-{self.eta:g}"
 
 
-def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> list[str]:
+class Bench(NamedTuple):
+    """What all cells share."""
+
+    model: str  # of MODELS
+    files: Mapping[str, tuple[str, str]]  # data set -> (training rows, evaluation rows)
+    out: Path  # folder of the cells
+    seed: int = 0
+    accept_terms: bool = False
+
+
+def flags(cell: Cell, bench: Bench) -> list[str]:
     """The command line of a cell, without the program's name."""
-    train, valid = files[cell.dataset]
+    train, valid = bench.files[cell.dataset]
     row = cell.row
     found = [
-        f"--config=configs/{cell.dataset}_smollm2.py:editor={row.editor},iters={row.iters}",
+        f"--config=configs/{cell.dataset}_{bench.model}.py:editor={row.editor},iters={row.iters}",
         f"--config.dataset.train_path={train}",
         f"--config.dataset.valid_path={train if cell.search else valid}",
         f"--config.dataset.rows={f'{ROWS}:{2 * ROWS}' if cell.search else f':{ROWS}'}",
@@ -84,10 +96,12 @@ def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: in
         f"--config.num_seq={ROWS // BATCH}",
         f"--config.dataset.n_edits={BATCH}",
         f"--config.editor.lr={cell.eta!r}",
-        f"--config.seed={seed}",
+        f"--config.seed={bench.seed}",
         "--config.eval.examples=0",
-        f"--workdir={workdir / cell.name}",
+        f"--workdir={bench.out / cell.name}",
     ]
+    if bench.accept_terms:
+        found.append("--config.model.accept_terms")
     if cell.search:
         found.append("--config.eval.final_only")
         found += ["--config.editor.back_depth=2"] if row.editor == "rledit" else []
@@ -96,9 +110,9 @@ def flags(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: in
     return found if row.trains or row.editor == "ultraedit" else [*found, "--config.editor.n_epochs=0"]
 
 
-def run(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> dict[str, Any] | None:
+def run(cell: Cell, bench: Bench) -> dict[str, Any] | None:
     """The cell's summary, from its folder where it is finished; None where the eta makes the edits diverge."""
-    folder = workdir / cell.name
+    folder = bench.out / cell.name
     summary, diverged = folder / "summary.json", folder / "diverged.txt"
     if diverged.exists():
         return None
@@ -107,7 +121,7 @@ def run(cell: Cell, files: dict[str, tuple[str, str]], workdir: Path, seed: int)
         from emsedit_jax.run.watch import Diverged
 
         print(f"\n== {cell.name}", flush=True)
-        command = cli.read(["launch.py", *flags(cell, files, workdir, seed)])
+        command = cli.read(["launch.py", *flags(cell, bench)])
         try:
             program.run(command.config, command.workdir, command.mode)
         except Diverged as error:
@@ -121,23 +135,21 @@ def mean(summary: dict[str, Any] | None) -> float:
     return -1.0 if summary is None else statistics.mean(summary["scores"]["edited"][name] for name in NAMES)
 
 
-def choose(row: Row, files: dict[str, tuple[str, str]], workdir: Path, seed: int) -> float:
+def choose(row: Row, bench: Bench) -> float:
     """The eta of the best cell. Raises InputError where all diverged."""
-    found = {eta: mean(run(Cell(row, eta, "zsre", search=True), files, workdir, seed)) for eta in row.etas}
+    found = {eta: mean(run(Cell(row, eta, "zsre", search=True), bench)) for eta in row.etas}
     if max(found.values()) < 0:
         raise InputError(f"{row.title} diverged with every eta of {row.etas}: try smaller ones.")
     return max(found, key=lambda eta: found[eta])
 
 
-def lines(
-    dataset: str, chosen: Sequence[float], files: dict[str, tuple[str, str]], workdir: Path, seed: int
-) -> Iterator[str]:
-    """The data set's table in markdown."""
+def lines(dataset: str, chosen: Mapping[Row, float], bench: Bench) -> Iterator[str]:
+    """The data set's table in markdown, with the chosen eta of each row."""
     yield f"| {dataset}, {ROWS} edits | eta | ES | GS | LS | training, s per edit | editing, s per edit |"
     yield "|---|---|---|---|---|---|---|"
     unedited = None
-    for row, eta in zip(TABLE, chosen, strict=True):
-        summary = run(Cell(row, eta, dataset, search=False), files, workdir, seed)
+    for row, eta in chosen.items():
+        summary = run(Cell(row, eta, dataset, search=False), bench)
         if summary is None:
             yield f"| {row.title} | {eta:g} | diverged | | | | |"
             continue
@@ -150,33 +162,53 @@ def lines(
         yield f"| {row.title} | {eta:g} | {words} | {trained} | {seconds['edit'] / ROWS:.3f} |"
 
 
-def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the data sets")
-    parser.add_argument("--files", nargs=4, metavar=("ZSRE_TRAIN", "ZSRE_EVAL", "CF_TRAIN", "CF_EVAL"))
-    parser.add_argument("--out", type=Path, default=Path("runs/editors"), help="folder of the cells (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    only = parser.add_mutually_exclusive_group()
+def wanted(titles: str) -> list[Row]:
+    """The rows of the table with these titles, apart by commas; all for none. Raises InputError for an unknown one."""
+    known = {row.title: row for row in TABLE}
+    for title in filter(None, titles.split(",")):
+        if title not in known:
+            raise InputError(f"no editor {title!r} in the table ({', '.join(known)}).{near(title, known)}")
+    return [row for row in TABLE if not titles or row.title in titles.split(",")]
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--model", choices=MODELS, default="smollm2", help="model of configs/ (%(default)s)")
+    found.add_argument("--accept-terms", action="store_true", help="the model's terms of use are accepted (gemma3)")
+    found.add_argument("--data", type=Path, help="folder with the data sets")
+    found.add_argument("--files", nargs=4, metavar=("ZSRE_TRAIN", "ZSRE_EVAL", "CF_TRAIN", "CF_EVAL"))
+    found.add_argument("--editors", default="", metavar="TITLES", help="lines of the table, such as MEND,EMSEdit")
+    found.add_argument("--out", type=Path, help="folder of the cells (runs/editors-MODEL)")
+    found.add_argument("--seed", type=int, default=0)
+    only = found.add_mutually_exclusive_group()
     only.add_argument("--choose", action="store_true", help="only search, and print the etas")
-    only.add_argument("--known", action="store_true", help="no search: the etas of configs/smollm2.py")
-    given = parser.parse_args(argv[1:])
+    only.add_argument("--known", action="store_true", help="no search: the etas of configs/MODEL.py")
+    return found
+
+
+def main(argv: Sequence[str]) -> None:
+    given = parser().parse_args(argv[1:])
     if given.files is None and given.data is None:
         raise InputError("name the data with --data=FOLDER, or with --files and four paths.")
     names = given.files or [
         str(given.data / name / f"{name}_{role}.json") for name in ("zsre", "counterfact") for role in ("train", "eval")
     ]
     files = {"zsre": (names[0], names[1]), "counterfact": (names[2], names[3])}
+    out = given.out or Path(f"runs/editors-{given.model}")
+    bench = Bench(given.model, files, out, given.seed, given.accept_terms)
+    rows = wanted(given.editors)
     cli.quiet()
     if given.known:
-        chosen = [smollm2.eta(row.editor, row.iters) for row in TABLE]
+        chosen = {row: common.eta(MODELS[given.model], row.editor, row.iters) for row in rows}
     else:
-        chosen = [choose(row, files, given.out, given.seed) for row in TABLE]
+        chosen = {row: choose(row, bench) for row in rows}
     print("\netas")
-    for row, eta in ((row, eta) for row, eta in zip(TABLE, chosen, strict=True) if "untrained" not in row.title):
-        print(f'    ("{row.editor}", {row.iters}): {eta:g},  # {row.title}')
+    for row, eta in chosen.items():
+        if row.trains or row.editor == "ultraedit":  # (an untrained one has the other's eta in the configs)
+            print(f'    ("{row.editor}", {row.iters}): {eta:g},  # {row.title}')
     for dataset in () if given.choose else files:
         print()
-        print("\n".join(lines(dataset, chosen, files, given.out, given.seed)), flush=True)
+        print("\n".join(lines(dataset, chosen, bench)), flush=True)
 
 
 if __name__ == "__main__":

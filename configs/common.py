@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import ml_collections
 
 from emsedit_jax.errors import InputError, near
@@ -56,6 +58,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval.batch_tokens = 2048  # tokens of a scoring pass
     config.eval.prefix_store_mb = 1024  # host memory for hidden states below the edit sites, which are computed once
     return config
+
+
+def eta(known: Mapping[tuple[str, int], float], editor: str, iters: int) -> float:
+    """The initial eta that is known for so many edit steps, or for the nearest number of them."""
+    steps = [number for name, number in known if name == editor]
+    return known[editor, min(steps, key=lambda number: abs(number - iters))]
 
 
 def parse_arg(arg: str) -> dict[str, str | int]:

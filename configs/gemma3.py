@@ -9,6 +9,7 @@ import ml_collections
 
 from configs import common, smollm2
 
+ETA = smollm2.ETA
 SITES = ("model.layers.{8..16}.mlp.gate_proj", "model.layers.{8..16}.mlp.up_proj")
 
 
@@ -20,7 +21,7 @@ def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     config.dataset.n_edits = 10
     config.model.name_or_path = "gemma3-270m"
     config.model.edit_modules = SITES
-    config.editor.lr = smollm2.eta(config.editor.name, config.editor.iters)
+    config.editor.lr = common.eta(ETA, config.editor.name, config.editor.iters)
     if "rank" in config.editor:
         config.editor.rank = 256
     return config

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.dataset.n_edits = 10
     config.model.edit_modules = SITES
     config.editor.iters = config.editor.iters if "iters" in arg or config.editor.name not in LR else ITERS
-    config.editor.lr = LR.get(config.editor.name, smollm2.eta(config.editor.name, config.editor.iters))
+    config.editor.lr = LR.get(config.editor.name, common.eta(smollm2.ETA, config.editor.name, config.editor.iters))
     if "rank" in config.editor:
         config.editor.rank = 256
     return config

@@ -23,19 +23,13 @@ ETA = {  # (editor, edit steps) -> initial eta
 }
 
 
-def eta(editor: str, iters: int) -> float:
-    """The eta chosen for so many steps, or for the nearest number of them."""
-    known = [steps for name, steps in ETA if name == editor]
-    return ETA[editor, min(known, key=lambda steps: abs(steps - iters))]
-
-
 def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     """10 batches of 10 facts of a data set that is read by path."""
     config = common.get_config(arg)
     config.num_seq = min(config.num_seq, 10)
     config.dataset.name = dataset
     config.dataset.n_edits = 10
-    config.editor.lr = eta(config.editor.name, config.editor.iters)
+    config.editor.lr = common.eta(ETA, config.editor.name, config.editor.iters)
     if "rank" in config.editor:
         config.editor.rank = 256
     return config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -82,7 +84,7 @@ def test_real_edits_of_the_real_model(tmp_path):
     sites = edit_sites.resolve(lm.config, command.config.model.edit_modules)
     deltas = edits.load(tmp_path / "run" / "edits.safetensors", sites, identify("", lm.params))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(target)
     after = load_lm(str(target))
     texts = ["The capital of France is", "What city was Lionel Messi born in?", "On which continent is Peru?"]
     for text in texts:
