@@ -116,11 +116,11 @@ class EditTask:
 class Trace:
     """What capture takes from the model at the edit sites, one entry per `SiteGroup` (METHODS section 1)."""
 
-    keys: tuple[Float[Array, "_s _n _k"], ...]  # site inputs; zero in unused rows
-    grads: tuple[Float[Array, "_s _n _v"], ...]  # d loss / d site output; zero in unused rows
-    captured_n: Bool[Array, " n"]
-    loss: Float[Array, ""]  # nats, micro-batch means summed
-    ce_a: Float[Array, " a"]  # nats, per answer row, unweighted; zero where unused
+    keys: tuple[Float[AnyArray, "_s _n _k"], ...]  # site inputs; zero in unused rows
+    grads: tuple[Float[AnyArray, "_s _n _v"], ...]  # d loss / d site output; zero in unused rows
+    captured_n: Bool[AnyArray, " n"]
+    loss: Float[AnyArray, ""]  # nats, micro-batch means summed
+    ce_a: Float[AnyArray, " a"]  # nats, per answer row, unweighted; zero where unused
 
 
 @pytree

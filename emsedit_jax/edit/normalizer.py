@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from emsedit_jax.types import NormStats
+from emsedit_jax.types import AnyArray, NormStats
 
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -16,7 +16,7 @@ def init(width: int) -> NormStats:
     return NormStats(jnp.zeros((), jnp.int32), jnp.zeros(width, jnp.float32), jnp.zeros(width, jnp.float32))
 
 
-def update(stats: NormStats, rows_snc: Float[Array, "s n c"], used_n: Bool[Array, " n"]) -> NormStats:
+def update(stats: NormStats, rows_snc: Float[Array, "s n c"], used_n: Bool[AnyArray, " n"]) -> NormStats:
     """Merges all used rows of all sites by the parallel-variance formula."""
     used_n1 = used_n[:, None]
     m = used_n.sum().astype(jnp.int32) * rows_snc.shape[0]

@@ -16,7 +16,7 @@ from emsedit_jax.edit.shift import ShiftRule, rows_of
 from emsedit_jax.edit.stream import Sums
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
+from emsedit_jax.types import AnyArray, Deltas, Sites, Stats, Theta, Trace, pytree
 
 ROWS_AT_ONCE = 4096  # captured token rows that the device holds together; more are streamed
 
@@ -25,8 +25,8 @@ ROWS_AT_ONCE = 4096  # captured token rows that the device holds together; more 
 class StepAux:
     """What one edit step saw and did: enough to differentiate it again."""
 
-    traces: tuple[Trace, ...]  # one, or what was streamed (on the host)
-    loss: Float[Array, ""]  # nats, micro-batch means summed
+    traces: tuple[Trace, ...]  # one, or what was streamed, in chunks without padding (on the host)
+    loss: Float[AnyArray, ""]  # nats, micro-batch means summed
     stats: Stats  # as used by the shift, this step's rows included
     shift: Deltas
     error: tuple[Float[Array, " _s"], ...]  # of the ridge solve (`solve.Solved`), per group
@@ -126,9 +126,10 @@ def edit_step(
         trace = joined(list(captured))
         deltas, stats, shift, error = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
         return deltas, stats, StepAux((trace,), trace.loss, stats, shift, error)
-    traces, loss = [], jnp.zeros(())
+    waiting, loss = stream.Waiting(sites, min(rows_at_once, stream.CHUNK)), jnp.zeros(())
     for trace in captured:
         stats, loss = see(stats, trace), loss + trace.loss
-        traces.append(jax.device_get(trace))
+        waiting.add(trace)
+    traces = waiting.chunks()
     shift, error, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
-    return add(deltas, shift), stats, StepAux(tuple(traces), loss, stats, shift, error, sums)
+    return add(deltas, shift), stats, StepAux(traces, loss, stats, shift, error, sums)

@@ -1,7 +1,7 @@
 """A shift from more rows than the device should hold at once: two sums over chunks of rows, and one solve at the end.
 
 Both sums are as wide as the keys, whatever the number of rows: `X^T X` and `X^T Y` of METHODS section 4, or the latter
-alone for a rule without a ridge. Chunks wait in host memory.
+alone for a rule without a ridge. Chunks wait in host memory, without the padding of the passes they come from.
 """
 
 from __future__ import annotations
@@ -11,12 +11,54 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from emsedit_jax.edit import solve
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule, rows_of
 from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
+
+CHUNK = 1024  # rows that go through the network together
+
+
+class Waiting:
+    """Captured rows in host memory, gathered from passes of any size into chunks of one."""
+
+    def __init__(self, sites: Sites, rows: int):
+        self._sites, self._rows, self._used = sites, rows, 0
+        self._chunks: list[Trace] = []
+
+    def add(self, trace: Trace) -> None:
+        """Takes over the rows in use."""
+        trace = jax.device_get(trace)
+        places = np.flatnonzero(trace.captured_n)
+        while len(places):
+            if self._used == self._rows * len(self._chunks):
+                self._chunks.append(self._empty())
+            chunk, start = self._chunks[-1], self._used % self._rows
+            here = places[: self._rows - start]
+            into = slice(start, start + len(here))
+            for whole, part in ((chunk.keys, trace.keys), (chunk.grads, trace.grads)):
+                for whole_snw, part_snw in zip(whole, part, strict=True):
+                    whole_snw[:, into] = part_snw[:, here]
+            chunk.captured_n[into] = True
+            self._used += len(here)
+            places = places[len(here) :]
+
+    def chunks(self) -> tuple[Trace, ...]:
+        """All rows; those of the last chunk that are not filled are zero and not in use."""
+        return tuple(self._chunks)
+
+    def _empty(self) -> Trace:
+        def zeros(width: str):
+            return tuple(
+                np.zeros((len(group.layers), self._rows, getattr(group, width)), np.float32) for group in self._sites
+            )
+
+        return Trace(
+            zeros("k"), zeros("v"), np.zeros(self._rows, bool), np.zeros((), np.float32), np.zeros(0, np.float32)
+        )
 
 
 @pytree

@@ -17,7 +17,7 @@ ONE_PASS = PackShape(b=2, t=24, a=16, n=16)  # n above every key width: the prim
 SPARE = PackShape(b=4, t=16, a=24, n=40)
 TIGHT = PackShape(b=2, t=24, a=10, n=10)  # between the key widths: primal for one shape of site, dual for the other
 SMALL = PackShape(b=1, t=24, a=8, n=8)  # of one pass of two or three
-FUSED, STREAMED = 4096, 1  # rows at once
+FUSED, STREAMED = 4096, 4  # rows at once: 10 rows in three chunks, the last half full
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +103,11 @@ def test_which_path_is_taken(params, thetas):
     assert prompts.rows == 24
     editor = tiny_lm.editor("emsedit")
     start = (editor.specs[0], params, step.no_edit(SITES), thetas["emsedit"][0], step.fresh_stats(SITES), prompts)
-    for rows_at_once, traces in ((24, 1), (23, 3)):
+    for rows_at_once, traces in ((24, 1), (9, 2)):
         _, _, aux = step.edit_step(CONFIG, SITES, editor.method.rule, *start, rows_at_once)
         assert (len(aux.traces), aux.sums is None) == (traces, traces == 1)
-        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(aux.traces)) == (traces == 3)
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(aux.traces)) == (traces == 2)
+    assert [trace.captured_n.sum() for trace in aux.traces] == [9, 1]  # without the passes' padding
     assert aux.without_rows().traces == ()
     assert aux.without_rows().sums is None
     assert aux.without_rows().shift is aux.shift
