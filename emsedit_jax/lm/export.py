@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from emsedit_jax.errors import InputError
@@ -18,6 +19,7 @@ from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.types import Deltas, Sites
 
 COPIED = (".json", ".txt", ".model", ".jinja", ".md")  # config, tokenizer, generation settings, the model's card
+TEMPLATES = "additional_chat_templates"  # a folder that tokenizers may have
 LEFT = ("asset.json",)  # of the cache, not of the model
 
 
@@ -35,11 +37,15 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
     changes = _changes(config, sites, deltas, files)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
         try:
             for path in sorted(source.iterdir()):
                 if path.is_file() and path.name not in LEFT and _is_small(path):
                     shutil.copyfile(path, work / path.name)
+            if (source / TEMPLATES).is_dir():
+                shutil.copytree(source / TEMPLATES, work / TEMPLATES)
             for path in sorted(set(files.values())):
                 _write_shard(path, work / path.name, changes)
             work.chmod(0o777 & ~_umask())  # mkdtemp's are for the owner alone
@@ -48,13 +54,15 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
+    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
+        why = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"cannot write {target}: {why}; free it, or name another folder.") from error
     return target
 
 
 def _is_small(path: Path) -> bool:
+    if path.match("*.bin.index.json"):  # of pickles, which stay behind
+        return False
     return path.suffix in COPIED or path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
 
 

@@ -37,7 +37,7 @@ def check(sampling: Sampling) -> Sampling:
     """The same, checked. Raises InputError for settings that mean nothing."""
     if not 0 <= sampling.temperature < float("inf"):
         raise InputError(f"temperature={sampling.temperature}: must be a finite number of at least 0.")
-    if sampling.top_k < 0:
+    if not isinstance(sampling.top_k, int) or sampling.top_k < 0:
         raise InputError(f"top_k={sampling.top_k}: must be a whole number of at least 0 (0: all tokens).")
     if not 0 < sampling.top_p <= 1:
         raise InputError(f"top_p={sampling.top_p}: must be above 0 and at most 1.")
@@ -78,6 +78,10 @@ def generate(
     Raises InputError as `greedy`, and for settings that mean nothing.
     """
     check(sampling)
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}: must be at least 1.")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed={seed}: must be from 0 to {2**31 - 1}.")
     if deltas is not None and not sites:
         raise InputError("deltas are given without the sites they belong to.")
     if any(len(prompt) == 0 for prompt in prompts):

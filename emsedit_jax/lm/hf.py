@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from emsedit_jax.errors import InputError
+from emsedit_jax.errors import InputError, together
 from emsedit_jax.lm.config import LMConfig
-from emsedit_jax.lm.families import FAMILIES, unhandled_words
+from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.lm.params import Params, Spec, abstract, is_spec
 
 LEAVES = {"w": "weight", "b": "bias"}
@@ -56,8 +56,8 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
     Raises InputError where there are none, where they are pickles, or where an index points outside the folder.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.exists() and not single.exists():  # where there are both, transformers takes the single file too
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             files = {name: folder / pathlib.PurePath(file).name for name, file in shards.items()}
@@ -71,9 +71,7 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
             raise InputError(
                 f"{folder}: {', '.join(missing[:3])} named by {index.name} is missing; copy the folder again."
             )
-        _check_shards(folder, files)
         return files
-    single = folder / "model.safetensors"
     if not single.exists():
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickles:
@@ -86,8 +84,8 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         return dict.fromkeys(file.keys(), single)
 
 
-def _check_shards(folder: pathlib.Path, files: Mapping[str, pathlib.Path]) -> None:
-    """Raises InputError where the index and the shards do not tell the same of every tensor."""
+def _shard_faults(files: Mapping[str, pathlib.Path]) -> list[str]:
+    """Where the index and the shards do not tell the same of a tensor."""
     faults, seen = [], {}
     for path in sorted(set(files.values())):
         with open_file(path) as file:
@@ -95,10 +93,7 @@ def _check_shards(folder: pathlib.Path, files: Mapping[str, pathlib.Path]) -> No
         faults += [f"{name} is in {seen[name]} and in {path.name}" for name in own if name in seen]
         faults += [f"{name} is in {path.name}, but not in the index" for name in own if name not in files]
         seen |= dict.fromkeys(own, path.name)
-    faults += [f"{name} is not in {path.name}, as the index has it" for name, path in files.items() if name not in seen]
-    if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise InputError(f"{folder}: shards and index disagree: {'; '.join(faults[:6])}{more}.")
+    return faults
 
 
 def open_file(path: pathlib.Path):
@@ -111,18 +106,18 @@ def open_file(path: pathlib.Path):
         ) from None
 
 
-def load_params(folder: pathlib.Path, config: LMConfig, unhandled: Sequence[str] = ()) -> Params:
+def load_params(folder: pathlib.Path, config: LMConfig, known_faults: Sequence[str] = ()) -> Params:
     """Params from a folder, tensor by tensor, in `config.dtype`.
 
     Args:
-      unhandled: fields of its config.json that nobody knows, to be told with the rest.
+      known_faults: what is wrong with its config.json, to be told with the rest.
 
-    Raises InputError listing every unknown, missing, doubled, misshapen and mistyped tensor at once.
+    Raises InputError with all of them and every unknown, missing, doubled, misshapen and mistyped tensor at once.
     """
     files = weight_files(folder)
     wanted = published_names(config)
     found, faults = _by_published_name(config, files, wanted)
-    faults = ([unhandled_words(list(unhandled))] if unhandled else []) + faults
+    faults = [*known_faults, *_shard_faults(files), *faults]
     forms = _forms(files)
     for name in sorted(found):
         _, spec, transposed = wanted[name]
@@ -132,8 +127,7 @@ def load_params(folder: pathlib.Path, config: LMConfig, unhandled: Sequence[str]
         elif kind not in DTYPES:
             faults.append(f"{name} is of type {kind}, not of {', '.join(DTYPES)}")
     if faults:
-        more = f" and {len(faults) - 6} more" if len(faults) > 6 else ""
-        raise InputError(f"{folder}: weights do not fit config.json: {'; '.join(faults[:6])}{more}.")
+        raise InputError(f"{folder}: weights do not fit config.json: {together(faults)}.")
     leaves = {path: _read(files[found[name]], found[name], spec, t) for name, (path, spec, t) in wanted.items()}
     treedef = jax.tree.structure(abstract(config), is_leaf=is_spec)
     order = [path for path, _ in jax.tree_util.tree_leaves_with_path(abstract(config), is_leaf=is_spec)]
@@ -193,7 +187,10 @@ def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
 
 
 def stored_dtype(folder: pathlib.Path) -> str:
-    """The dtype a folder's weights are kept in: that of its largest kind, by number of tensors."""
+    """The dtype a folder's weights are kept in: that of its largest kind, by number of tensors.
+
+    Kinds that cannot be read do not count: `load_params` names every weight of them.
+    """
     files = weight_files(folder)
     tally: dict[str, int] = {}
     for path in sorted(set(files.values())):
@@ -203,7 +200,5 @@ def stored_dtype(folder: pathlib.Path) -> str:
                 tally[kind] = tally.get(kind, 0) + 1
     if not tally:
         raise InputError(f"{folder}: its safetensors files hold no weights; download or convert them again.")
-    kind = max(tally, key=lambda key: tally[key])
-    if kind not in DTYPES:
-        raise InputError(f"{folder}: weights of type {kind} are not supported (supported: {', '.join(DTYPES)}).")
-    return DTYPES[kind]
+    kind = max(tally, key=lambda key: (key in DTYPES, tally[key]))
+    return DTYPES.get(kind, "float32")

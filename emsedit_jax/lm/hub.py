@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import hf
 
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # org/name, org/name@revision
-WEIGHTS = "model*.safetensors"  # (some repositories hold the same weights once more under other names)
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
-    "model.safetensors.index.json",
-    WEIGHTS,
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# (some repositories hold the same weights once more under other names or in folders)
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+OTHERS = re.compile(
+    r"(generation_config|special_tokens_map|added_tokens|tokenizer\w*|chat_template|vocab)\.[a-z]+|"
+    r"merges\.txt|additional_chat_templates/[\w.-]+|LICEN[SC]E[\w.-]*|README\.md"
 )
 
 
@@ -48,11 +43,27 @@ def _kept(name: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES), local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         hf.weight_files(folder)
     except (OSError, ValueError, InputError):
         return None
-    return folder if (folder / "config.json").exists() and (folder / "tokenizer.json").exists() else None
+    return folder if (folder / CONFIG).exists() and (folder / TOKENIZER).exists() else None
+
+
+def wanted(files: Collection[str]) -> list[str]:
+    """Those of a repository's files that are needed.
+
+    Raises InputError, without the repository's name, where it cannot be loaded from them.
+    """
+    weights = [SINGLE] if SINGLE in files else [file for file in files if SHARD.fullmatch(file) or file == INDEX]
+    if SINGLE not in weights and INDEX not in weights:
+        pickles = sorted(file for file in files if file.endswith((".bin", ".pt", ".pth")))
+        kind = f"only pickled weights ({pickles[0]}), which can run code when loaded" if pickles else "no weights"
+        raise InputError(f"{kind}; look for a revision (org/name@refs/pr/1) or a repository with {SINGLE} or {INDEX}")
+    for needed, what in ((CONFIG, "the model's config"), (TOKENIZER, "the fast tokenizer")):
+        if needed not in files:
+            raise InputError(f"no {needed}, {what}")
+    return sorted({CONFIG, TOKENIZER, *weights, *(file for file in files if OTHERS.fullmatch(file))})
 
 
 def _download(name: str, revision: str | None, say: Callable[[str], None]) -> Path:
@@ -63,13 +74,13 @@ def _download(name: str, revision: str | None, say: Callable[[str], None]) -> Pa
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
         sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
-        weights = [file for file in sizes if re.fullmatch(r"model[^/]*\.safetensors", file)]
-        if not weights:
-            held = sorted(file for file in sizes if file.endswith((".bin", ".pt", ".pth")))
-            kind = f"only pickled weights ({held[0]}), which can run code when loaded" if held else "no weights"
-            raise InputError(f"{name} has {kind}; look for a repository with *.safetensors, {folder}.")
-        say(f"{name}: fetching {sum(sizes[file] for file in weights) / 1e9:.1f} GB from the hub, once")
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        try:
+            files = wanted(sizes)
+        except InputError as error:
+            raise InputError(f"{name} has {error}, {folder}.") from None
+        total = sum(sizes[file] for file in files if file.endswith(".safetensors"))
+        say(f"{name}: fetching {total / 1e9:.1f} GB from the hub, once")
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except errors.GatedRepoError as error:
         raise InputError(
             f"{name} asks for its terms to be accepted: do so on {page}, log in with `hf auth login` (or set HF_TOKEN),"

@@ -41,7 +41,7 @@ class Identity(NamedTuple):
 def identify(name: str, params: Params) -> Identity:
     """The digest covers every parameter's place and shape and a sample of its numbers, rounded to bfloat16.
 
-    So the same model has the same digest in any float dtype, and under any name.
+    So the same model has the same digest in float32 and bfloat16, and under any name.
     """
     found = hashlib.sha256()
     samples = jax.device_get(_samples(params))

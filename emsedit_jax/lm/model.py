@@ -36,11 +36,20 @@ class LM:
     folder: pathlib.Path
 
     def logits(self, token_ids: Int[Any, "b t"], attention_mask: Int[Any, "b t"]) -> Float[Array, "b t V"]:
-        """Logits at every position, float32; positions count from column 0, columns with mask 0 are not seen."""
+        """Logits at every position, float32; positions count from column 0, columns with mask 0 are not seen.
+
+        Raises InputError for ids outside the vocabulary, a mask that does not fit them, and too many columns.
+        """
+        ids, mask = np.asarray(token_ids), np.asarray(attention_mask)
+        if ids.shape != mask.shape or not np.isin(mask, (0, 1)).all():
+            raise InputError(f"the mask must hold a 0 or 1 for each of the {ids.shape} token ids.")
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocabulary:
+            raise InputError(f"token ids must be from 0 to {self.config.vocabulary - 1}.")
         if self.config.learned_positions and np.shape(token_ids)[1] > self.config.max_length:
             known = f"this model has learned {self.config.max_length} positions"
             raise InputError(f"{np.shape(token_ids)[1]} columns of tokens: {known}.")
-        return _all_logits(self.config, self.params, jnp.asarray(token_ids), jnp.asarray(attention_mask))
+        with jax.default_matmul_precision("highest"):  # float32 in float32, not in TF32
+            return _all_logits(self.config, self.params, jnp.asarray(ids), jnp.asarray(mask))
 
     def generate(
         self,
@@ -67,7 +76,8 @@ class LM:
             raise InputError("generate takes a list of texts; put the one text into brackets.")
         sampling = Sampling(float(temperature), top_k, float(top_p))
         whole = self.config, self.params, self.tokenizer, texts, max_new_tokens
-        return continuations(*whole, sites, deltas, sampling=sampling, seed=seed)
+        with jax.default_matmul_precision("highest"):
+            return continuations(*whole, sites, deltas, sampling=sampling, seed=seed)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -95,9 +105,10 @@ def load_lm(
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r} (known: {', '.join(DTYPES)}).{near(dtype, DTYPES)}")
     folder = assets.resolve(str(name_or_path), accept_terms=accept_terms, progress=progress)
-    config, unhandled = read_folder(folder)
+    config, faults = read_folder(folder)
     config = dataclasses.replace(config, dtype=hf.stored_dtype(folder) if dtype == "auto" else dtype)
-    return LM(config, hf.load_params(folder, config, unhandled), load_tokenizer(folder), folder)
+    tokenizer = load_tokenizer(folder)  # first: what is wrong with it is told before gigabytes are read
+    return LM(config, hf.load_params(folder, config, faults), tokenizer, folder)
 
 
 def load_tokenizer(folder: pathlib.Path) -> Any:
@@ -112,9 +123,12 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
             f"{folder} has no tokenizer.json; save the fast tokenizer there (transformers: save_pretrained)."
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds; all mean the same to the user
-        raise InputError(f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {error}).") from error
+        why = (str(error).strip().splitlines() or [""])[0]
+        if "trust_remote_code" in str(error):
+            why = "it comes as code of its own, which is never run; save a plain fast tokenizer in its place"
+        raise InputError(f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {why}).") from error
 
 
 def host(x: Array) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
+from safetensors import SafetensorError
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import settings
@@ -133,8 +134,8 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
+    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
+        why = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"cannot write {path}: {why}; free it, or name another folder with --workdir.") from error
 
 

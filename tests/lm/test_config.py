@@ -66,13 +66,12 @@ def test_every_field_is_read():
         mlp_bias=True,
         max_position_embeddings=131_072,
         eos_token_id=[7, 9],
-        torch_dtype="bfloat16",
     )
     config = from_hf(raw)
     assert (config.g, config.e, config.norm_eps, config.rope_theta) == (2, 12, 1e-5, 500_000.0)
     assert config.rope_scaling == RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
     assert (config.tied_head, config.attention_bias, config.mlp_bias) == (True, True, True)
-    assert (config.max_length, config.eos_ids, config.dtype) == (131_072, (7, 9), "bfloat16")
+    assert (config.max_length, config.eos_ids) == (131_072, (7, 9))
 
 
 def test_the_content_given_is_not_changed():
@@ -88,6 +87,12 @@ def test_the_content_given_is_not_changed():
         ({"rope_parameters": {"rope_theta": 7.0, **LLAMA3}}, 7.0, RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)),
         ({"rope_theta": 9.0, "rope_scaling": {"type": "linear", "factor": 4}}, 9.0, RopeScaling("linear", 4.0)),
         ({"rope_scaling": None}, 10_000.0, None),
+        ({"rope_theta": 9.0, "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}, 7.0, None),
+        (
+            {"rope_parameters": {"rope_theta": 7.0, **LLAMA3}, "rope_scaling": LLAMA3},
+            7.0,
+            RopeScaling("llama3", 8.0, 1.0, 4.0, 8192),
+        ),
     ],
 )
 def test_rope_in_its_older_and_newer_layouts(fields, theta, scaling):
@@ -96,7 +101,7 @@ def test_rope_in_its_older_and_newer_layouts(fields, theta, scaling):
 
 
 def test_fields_that_say_nothing_are_let_through():
-    raw = changed(transformers_version="5.0", use_cache=True, pruned_heads={}, sliding_window=None, pretraining_tp=1)
+    raw = changed(transformers_version="5.0", use_cache=True, pruned_heads={}, sliding_window=None, pretraining_tp=2)
     assert from_hf(raw) == from_hf(RAW)
 
 
@@ -108,7 +113,21 @@ REFUSED = {
     "unhandled field": (changed(sliding_window=4096, zebra=1), ("unhandled config fields sliding_window, zebra",)),
     "quantised": (changed(quantization_config={"bits": 4}), ("quantization_config",)),
     "activation": (changed(hidden_act="relu2"), ("activation", "'relu2'", "silu")),
-    "pretraining_tp": (changed(pretraining_tp=2), ("pretraining_tp",)),
+    "two ropes": (
+        changed(rope_parameters={"rope_theta": 7.0}, rope_scaling={"type": "linear", "factor": 2}),
+        ("rope_scaling and rope_parameters say different things",),
+    ),
+    "a rope for each kind of layer": (
+        changed(rope_parameters={"full_attention": {"rope_theta": 7.0}}),
+        ("rope scaling 'default' with the field full_attention",),
+    ),
+    "a partial rope": (changed(rope_parameters={"partial_rotary_factor": 0.5}), ("partial_rotary_factor",)),
+    "factor of zero": (changed(rope_scaling={"type": "linear", "factor": 0}), ("malformed field factor=0",)),
+    "no room between": (changed(rope_scaling=LLAMA3 | {"low_freq_factor": 4.0}), ("is not below high_freq_factor",)),
+    "rope of zero": (changed(rope_theta=-1.0), ("malformed field rope_theta=-1.0",)),
+    "several faults": (changed(zebra=1, hidden_act="relu2"), ("'relu2'", "zebra")),
+    "a family in a list": (changed(model_type=["llama"]), ("model_type ['llama'] is not supported",)),
+    "a number too long": (changed(rms_norm_eps=10**400), ("malformed field",)),
     "yarn": (changed(rope_scaling={"rope_type": "yarn", "factor": 2.0}), ("'yarn'", "default, linear, llama3")),
     "dynamic": (changed(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4}), ("'dynamic'",)),
     "linear without factor": (changed(rope_scaling={"type": "linear"}), ("'factor'",)),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from emsedit_jax.edit.sites import resolve
@@ -27,6 +27,9 @@ def made(folder, dtype="float32", shards=1):
     (folder / "README.md").write_text("a card")
     (folder / "run.py").write_text("print()")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "pytorch_model.bin.index.json").write_text("{}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool.jinja").write_text("{{ tool }}")
     (folder / "asset.json").write_text("{}")
     lm = load_lm(folder)
     sites, rng = resolve(lm.config, PATTERNS), np.random.default_rng(0)
@@ -72,10 +75,19 @@ def test_small_files_come_along_and_nothing_that_runs(tmp_path):
     source, lm, sites, deltas = made(tmp_path / "source")
     target = export(source, tmp_path / "edited", lm.config, sites, deltas)
     assert sorted(file.name for file in target.iterdir()) == [
-        *("README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+        *("README.md", "additional_chat_templates", "config.json", "generation_config.json", "model.safetensors"),
+        "tokenizer.json",
     ]
     assert json.loads((target / "config.json").read_text()) == json.loads((source / "config.json").read_text())
     assert (target.stat().st_mode & 0o777) != 0o700
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["edited", "source"]
+
+
+def test_what_a_killed_export_left_is_cleared_away(tmp_path):
+    source, lm, sites, deltas = made(tmp_path / "source")
+    (tmp_path / ".edited.partial-abc").mkdir()
+    (tmp_path / ".edited.partial-abc" / "model.safetensors").write_bytes(b"half")
+    export(source, tmp_path / "edited", lm.config, sites, deltas)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edited", "source"]
 
 
@@ -91,11 +103,18 @@ def test_an_empty_folder_is_filled_and_a_full_one_is_left_alone(tmp_path):
     assert (tmp_path / "edited" / "model.safetensors").read_bytes() == before
 
 
-def test_a_fault_while_writing_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_fault_while_writing_leaves_nothing(tmp_path, monkeypatch, fault):
     source, lm, sites, deltas = made(tmp_path / "source")
 
     def full(*_, **__):
-        raise OSError(28, "No space left on device")
+        raise fault
 
     monkeypatch.setattr("emsedit_jax.lm.export.save_file", full)
     with refused("cannot write", "no space left on device"):

@@ -188,9 +188,44 @@ def test_ropes_of_gemma_3_in_its_older_and_newer_layout():
     assert (read[0].rope_theta, read[0].local_theta, read[0].rope_scaling) == (5.0, 7.0, ("linear", 8.0, 0.0, 0.0, 0))
 
 
+def test_older_ropes_fill_in_what_newer_ones_leave_out():
+    """As transformers: fields of both layouts together, in a config that was changed by hand."""
+    fields = {"rope_parameters": {"full_attention": {}}, "rope_theta": 5.0, "rope_local_base_freq": 7.0}
+    scaled = fields | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    configs = [from_hf({"model_type": "gemma3_text", **LLAMA_SIZES, **one}) for one in (fields, scaled)]
+    assert [(one.rope_theta, one.local_theta) for one in configs] == [(5.0, 7.0)] * 2
+    assert [one.rope_scaling for one in configs] == [None, ("linear", 8.0, 0.0, 0.0, 0)]
+
+
+def test_gemma_goes_by_its_own_field_for_the_activation():
+    for family in ("gemma2", "gemma3_text"):
+        raw = {"model_type": family, **LLAMA_SIZES}
+        assert from_hf(raw | {"hidden_act": "gelu"}).activation == "gelu_pytorch_tanh"
+        assert from_hf(raw | {"hidden_activation": "gelu"}).activation == "gelu"
+
+
+@pytest.mark.parametrize(  # fields of published files that change nothing here
+    ("family", "fields"),
+    [
+        ("gptj", {"rotary": True}),
+        ("gpt2", {"output_past": True, "n_special": 0, "predict_special_tokens": True}),
+        ("smollm3", {"pretraining_tp": 2, "max_window_layers": 28}),
+        ("llama", {"pretraining_tp": 1, "_attn_implementation_autoset": True}),
+    ],
+)
+def test_fields_of_published_configs_are_known(family, fields):
+    sizes = {"model_type": family} | (GPT_SIZES if family.startswith("gpt") else LLAMA_SIZES)
+    sizes |= {"rotary_dim": 4} if family == "gptj" else {}
+    assert from_hf(sizes | fields) == from_hf(sizes)
+
+
 @pytest.mark.parametrize(
     ("family", "fields", "named"),
     [
+        ("gptj", {"rotary": False, "rotary_dim": 4}, "rotary=False"),
+        ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0"),
+        ("gemma3_text", {"sliding_window_pattern": 0}, "sliding_window_pattern=0"),
+        ("gemma3_text", {"rope_parameters": {"rope_theta": 7.0}}, "rope_parameters="),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ("gpt2", {"add_cross_attention": True}, "unhandled config fields add_cross_attention"),
         ("gptj", {"rotary_dim": 3}, "rotary_dim"),

@@ -5,10 +5,12 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.lm.families import read_config
 from emsedit_jax.lm.hf import load_params, published_modules, stored_dtype, weight_files
-from tests.lm.tiny_folder import D, F, tensors, write
+from emsedit_jax.lm.model import load_lm
+from tests.lm.tiny_folder import D, F, tensors, write, write_tokenizer
 from tests.refusals import refused
 
 GATE = "model.layers.0.mlp.gate_proj.weight"
@@ -60,6 +62,15 @@ def test_shards_hold_what_a_single_file_holds(tmp_path, shards):
     single = load(write(tmp_path / "single", tensors()))
     sharded = load(write(tmp_path / "sharded", tensors(), shards))
     jax.tree.map(np.testing.assert_array_equal, single, sharded)
+
+
+def test_a_single_file_is_taken_before_shards_that_lie_beside_it(tmp_path):
+    new, old = tensors(seed=1), tensors(seed=2)
+    write(tmp_path, new)
+    write(tmp_path, old, shards=2)
+    np.testing.assert_array_equal(load(tmp_path)["norm"]["w"], new["model.norm.weight"])
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()  # as transformers: whatever the stale index says
+    np.testing.assert_array_equal(load(tmp_path)["norm"]["w"], new["model.norm.weight"])
 
 
 def test_a_tied_head_is_the_embedding_even_where_the_file_repeats_it(tmp_path):
@@ -117,9 +128,30 @@ def test_unknown_missing_and_misshapen_weights_are_reported_together(tmp_path):
         load(write(tmp_path, weights))
 
 
-def test_many_faults_are_counted_and_not_all_listed(tmp_path):
-    with refused("missing lm_head.weight", "and 5 more"):
+def test_every_fault_is_named(tmp_path):
+    missing = [f"missing {name}" for name in tensors() if name != "model.norm.weight"]
+    with refused(*missing):
         load(write(tmp_path, {"model.norm.weight": np.ones(D, np.float32)}))
+
+
+def test_faults_of_many_layers_are_told_together(tmp_path):
+    with refused(
+        "missing model.layers.{1-3}.mlp.gate_proj.weight", "missing model.layers.{1-3}.input_layernorm.weight"
+    ):
+        load(write(tmp_path, tensors(), num_hidden_layers=4))
+
+
+def test_what_is_wrong_with_config_shards_and_weights_is_told_in_one_error(tmp_path):
+    folder = write(tmp_path, without("model.norm.weight") | {GATE: np.ones((F, D), np.int32)}, 2, zebra=1)
+    config = json.loads((folder / "config.json").read_text()) | {"hidden_act": "relu2"}
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tokenizer(folder)
+    shards = sorted(folder.glob("*.safetensors"))
+    doubled = {name: weight for shard in shards for name, weight in load_file(shard).items() if name.startswith("lm_")}
+    for shard in shards:
+        save_file(load_file(shard) | doubled, shard)
+    with refused("'relu2'", "zebra", "missing model.norm.weight", "is of type I32", "lm_head.weight is in", "and in"):
+        load_lm(folder)
 
 
 def test_more_layers_than_the_config_says(tmp_path):
@@ -134,8 +166,9 @@ def test_an_untied_config_wants_a_head(tmp_path):
 
 
 def test_weights_of_an_unknown_type(tmp_path):
-    with refused(str(tmp_path), "I64", "BF16"):
-        stored_dtype(write(tmp_path, tensors("int64")))
+    assert stored_dtype(write(tmp_path, tensors("int64"))) == "float32"  # of what there might be besides
+    with refused(str(tmp_path), f"{GATE} is of type I64, not of F32, BF16, F16"):
+        load(tmp_path)
 
 
 def test_a_file_without_tensors(tmp_path):
@@ -229,7 +262,7 @@ def test_a_shard_that_lacks_what_the_index_promises(tmp_path):
 
 @pytest.mark.parametrize("stray", ["../secret.safetensors", "/etc/secret.safetensors", "sub/model.safetensors"])
 def test_an_index_cannot_point_outside_the_folder(tmp_path, stray):
-    write(tmp_path, tensors())
+    write(tmp_path, tensors(), shards=2)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {GATE: stray}}))
     with refused("model.safetensors.index.json", repr(stray), "inside the folder"):
         load(tmp_path)
@@ -237,7 +270,6 @@ def test_an_index_cannot_point_outside_the_folder(tmp_path, stray):
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
 def test_a_broken_index_is_named(tmp_path, content):
-    write(tmp_path, tensors())
-    (tmp_path / "model.safetensors.index.json").write_text(content)
+    tmp_path.joinpath("model.safetensors.index.json").write_text(content)
     with refused(str(tmp_path / "model.safetensors.index.json"), "cannot be read"):
         weight_files(tmp_path)

@@ -29,9 +29,8 @@ class Hub:
             raise self.fault
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=10**9) for file in self.files])
 
-    def snapshot_download(self, name, *, revision=None, allow_patterns, local_files_only=False):
+    def snapshot_download(self, name, *, revision=None, allow_patterns=(), local_files_only=False):
         self.asked.append(("local" if local_files_only else "fetch", name, revision))
-        assert not any(pattern.endswith((".bin", ".py", "*")) and pattern == "*" for pattern in allow_patterns)
         self.patterns = allow_patterns
         if local_files_only and not self.cached:
             raise errors.LocalEntryNotFoundError("not in the cache")
@@ -68,23 +67,27 @@ def test_a_revision_is_asked_for(made):
     assert {revision for *_, revision in made.asked} == {"v1.2"}
 
 
-def test_only_what_is_needed_is_fetched(made):
-    from fnmatch import fnmatch
+WANTED = [
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
+    *("model-00001-of-00002.safetensors", "model.safetensors.index.json", "vocab.json", "merges.txt", "LICENSE"),
+    *("special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/tool.jinja"),
+]
+UNWANTED = [
+    *("pytorch_model.bin", "run.py", "original/consolidated.00.pth", "consolidated.safetensors", "tf_model.h5"),
+    *("model.fp16.safetensors", "tokenizer/special.json", "model_x/model.safetensors", "modeling_llama.py"),
+]
 
+
+def test_only_what_is_needed_is_fetched(made):
+    made.files = WANTED + UNWANTED
     assets.resolve(NAME)
-    wanted = [
-        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
-        *("model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "vocab.json"),
-    ]
-    unwanted = [
-        "pytorch_model.bin",
-        "run.py",
-        "original/consolidated.00.pth",
-        "consolidated.safetensors",
-        "tf_model.h5",
-    ]
-    for file in wanted + unwanted:
-        assert any(fnmatch(file, pattern) for pattern in made.patterns) == (file in wanted), file
+    assert sorted(made.patterns) == sorted(WANTED)
+
+
+def test_a_single_file_is_fetched_rather_than_shards(made):
+    made.files = [*WANTED, "model.safetensors"]
+    assets.resolve(NAME)
+    assert [file for file in made.patterns if "safetensors" in file] == ["model.safetensors"]
 
 
 def test_a_snapshot_that_was_broken_off_is_fetched_again(made):
@@ -105,9 +108,13 @@ def test_a_folder_of_the_same_name_comes_first(made, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["config.json", "pytorch_model.bin"], ("only pickled weights (pytorch_model.bin)", "*.safetensors")),
+        (["config.json", "pytorch_model.bin"], ("only pickled weights (pytorch_model.bin)", "model.safetensors")),
         (["config.json"], ("no weights",)),
-        (["config.json", "consolidated.safetensors"], ("no weights",)),
+        (["config.json", "tokenizer.json", "consolidated.safetensors"], ("no weights",)),
+        (["config.json", "tokenizer.json", "model.fp16.safetensors"], ("no weights",)),
+        (["config.json", "tokenizer.json", "model-00001-of-00002.safetensors"], ("no weights",)),
+        (["config.json", "model.safetensors"], ("no tokenizer.json, the fast tokenizer",)),
+        (["tokenizer.json", "model.safetensors"], ("no config.json",)),
     ],
 )
 def test_nothing_is_fetched_where_there_is_nothing_to_load(made, files, said):

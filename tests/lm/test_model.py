@@ -1,7 +1,12 @@
+import json
+from typing import Any
+
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
+from emsedit_jax.lm import model
 from emsedit_jax.lm.model import host, load_lm, load_tokenizer
 from tests.lm.tiny_folder import tensors, write, write_tokenizer
 from tests.refusals import refused
@@ -95,3 +100,56 @@ def test_text_goes_on_as_text(folder):
     assert all(set(text.split()) <= {f"w{number}" for number in range(10)} for text in greedy + hot)
     with refused("list of texts"):
         lm.generate("w4 w7")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"max_new_tokens": -1}, "max_new_tokens=-1"),
+        ({"seed": 2**31}, "seed=2147483648"),
+        ({"seed": -1}, "seed=-1"),
+        ({"top_k": -1}, "top_k=-1"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(folder, asked, says):
+    with refused(says):
+        load_lm(folder).generate(["w1"], **asked)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "says"),
+    [
+        ([[1, 99]], [[1, 1]], "from 0 to 9"),
+        ([[1, -1]], [[1, 1]], "from 0 to 9"),
+        ([[1, 2]], [[1, 2]], "a 0 or 1"),
+    ],
+)
+def test_ids_and_masks_that_mean_nothing_are_refused(folder, ids, mask, says):
+    with refused(says):
+        load_lm(folder).logits(np.array(ids), np.array(mask))
+
+
+def test_logits_and_words_are_computed_in_full_float32(folder, monkeypatch):
+    settings: Any = jax.config
+    seen, real = [], {name: getattr(model, name) for name in ("_all_logits", "continuations")}
+    for name in real:
+
+        def spy(*args, own=real[name], **kwargs):
+            seen.append(settings.jax_default_matmul_precision)
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(model, name, spy)
+    lm = load_lm(folder)
+    lm.logits(np.ones((1, 1), int), np.ones((1, 1), int))
+    lm.generate(["w1"], 1)
+    assert seen == ["highest", "highest"]
+
+
+def test_a_tokenizer_that_is_code_is_not_run(tmp_path):
+    folder = write(tmp_path, tensors())
+    write_tokenizer(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["tok.Tok", None]}}))
+    (folder / "tok.py").write_text("raise SystemExit('run')")
+    with refused(str(folder), "code of its own, which is never run"):
+        load_lm(folder)

@@ -42,24 +42,19 @@ def from_hf(raw: dict, path: pathlib.Path = pathlib.Path("config.json")) -> LMCo
 
     Raises InputError for an unknown `model_type`, a missing field, and fields neither handled nor knowingly ignored.
     """
-    config, unhandled = read_fields(raw, path)
-    if unhandled:
-        raise InputError(f"{path}: {unhandled_words(unhandled)}.")
+    config, faults = read_fields(raw, path)
+    if faults:
+        raise InputError(f"{path}: {'; '.join(faults)}.")
     return config
 
 
-def unhandled_words(names: list[str]) -> str:
-    """What is wrong with fields that nobody knows."""
-    return f"unhandled config fields {', '.join(names)}: the model would be computed wrongly"
-
-
 def read_fields(raw: dict, path: pathlib.Path) -> tuple[LMConfig, list[str]]:
-    """(LMConfig, the fields that are neither handled nor knowingly ignored).
+    """(LMConfig, what is wrong with it all the same): values that are not supported, fields that nobody knows.
 
     Raises InputError for an unknown `model_type`, a missing or malformed field.
     """
     family = raw.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(
             f"{path}: model_type {family!r} is not supported (supported: {known}).{near(str(family), FAMILIES)}"
@@ -67,7 +62,7 @@ def read_fields(raw: dict, path: pathlib.Path) -> tuple[LMConfig, list[str]]:
     fields = Fields(raw, path)
     try:
         config = FAMILIES[family].read(fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: missing or malformed field {error}; is this a complete {family} config?") from error
     if config.h % config.g:
         raise InputError(f"{path}: {config.h} attention heads cannot share {config.g} key/value heads evenly.")
@@ -76,7 +71,9 @@ def read_fields(raw: dict, path: pathlib.Path) -> tuple[LMConfig, list[str]]:
             f"{path}: rope cannot turn {config.turned} features (rotary_dim or head_dim) of heads of width {config.e}: "
             "the number must be even and not above the width."
         )
-    return config, fields.left()
+    left = fields.left()
+    unknown = [f"unhandled config fields {', '.join(left)}: the model would be computed wrongly"] if left else []
+    return config, fields.refused + unknown
 
 
 def read_config(folder: pathlib.Path) -> LMConfig:
@@ -84,20 +81,20 @@ def read_config(folder: pathlib.Path) -> LMConfig:
 
     Raises InputError as `from_hf`, and for a file that is missing or cannot be read.
     """
-    config, unhandled = read_folder(folder)
-    if unhandled:
-        raise InputError(f"{folder / 'config.json'}: {unhandled_words(unhandled)}.")
+    config, faults = read_folder(folder)
+    if faults:
+        raise InputError(f"{folder / 'config.json'}: {'; '.join(faults)}.")
     return config
 
 
 def read_folder(folder: pathlib.Path) -> tuple[LMConfig, list[str]]:
     """`read_fields` of a Hugging Face model folder; end-of-text ids are completed from `generation_config.json`."""
-    config, unhandled = read_fields(_json(folder / "config.json"), folder / "config.json")
+    config, faults = read_fields(_json(folder / "config.json"), folder / "config.json")
     generation = folder / "generation_config.json"
     if generation.exists():
         extra = read_eos_ids(_json(generation).get("eos_token_id"), generation)
         config = dataclasses.replace(config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *extra))))
-    return config, unhandled
+    return config, faults
 
 
 def _json(path: pathlib.Path) -> dict:
@@ -107,7 +104,7 @@ def _json(path: pathlib.Path) -> dict:
         raise InputError(
             f"{path} is missing; give a folder with config.json, *.safetensors and tokenizer.json."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} should hold a JSON object.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from emsedit_jax.lm.layers import ACTIVATIONS
 # Fields that change nothing here: training, file keeping, caching, and dropout (never applied).
 IGNORED = frozenset(
     [
+        "_attn_implementation_autoset",
         "_name_or_path",
         "architectures",
         "attention_dropout",
@@ -28,9 +30,13 @@ IGNORED = frozenset(
         "is_decoder",
         "is_encoder_decoder",
         "model_type",
+        "n_special",
         "output_attentions",
         "output_hidden_states",
+        "output_past",
         "pad_token_id",
+        "predict_special_tokens",
+        "pretraining_tp",
         "problem_type",
         "resid_pdrop",
         "return_dict",
@@ -52,11 +58,20 @@ IGNORED = frozenset(
 )
 
 
+LENGTHS = ("original_max_position_embeddings",)
+ROPES = {  # kind -> its fields
+    "default": LENGTHS,
+    "linear": ("factor", *LENGTHS),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", *LENGTHS),
+}
+
+
 class Fields:
     """A config's fields; taking one out says that it is handled."""
 
     def __init__(self, raw: Mapping[str, Any], path: pathlib.Path):
         self._raw, self.path = dict(raw), path
+        self.refused: list[str] = []  # values that are not supported, to be told together
 
     def left(self) -> list[str]:
         """Names of what was neither taken nor is knowingly ignored, nor switched off."""
@@ -113,69 +128,80 @@ class Fields:
             raise TypeError(f"{name}={value!r}")
         return value
 
-    def activation(self, *names: str, default: str) -> str:
-        """The mlp's activation, by the first of the names that is there."""
-        found = [value for value in [self.take(name) for name in names] if value is not None]
-        chosen = found[0] if found else default
-        if chosen not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise InputError(f"{self.path}: activation ({names[0]}) {chosen!r} is not supported (supported: {known}).")
+    def activation(self, name: str, default: str) -> str:
+        """The mlp's activation."""
+        chosen = self.take(name, default)
+        if chosen not in tuple(ACTIVATIONS):
+            self.refused.append(
+                f"activation ({name}) {chosen!r} is not supported (supported: {', '.join(ACTIVATIONS)})"
+            )
+            return default
         return chosen
 
+    def positive(self, name: str, default: float) -> float:
+        """A number above 0, or the default."""
+        return above_zero(name, self.number(name, default))
+
     def must_be(self, name: str, *allowed: Any) -> None:
-        """Takes a field that only has one meaning here. Raises InputError for another value."""
+        """Takes a field that only has one meaning here; another value is refused."""
         value = self.take(name, allowed[0])
         if value not in allowed:
-            raise InputError(f"{self.path}: {name}={value!r} is not supported (supported: {allowed[0]!r}).")
+            self.refused.append(f"{name}={value!r} is not supported (supported: {allowed[0]!r})")
 
     def eos_ids(self) -> tuple[int, ...]:
         """Ids of the tokens that end a text."""
         return read_eos_ids(self.take("eos_token_id"), self.path)
 
-    def dtype(self) -> str:
-        """The dtype that the config names."""
-        return str(self._raw.get("dtype") or self._raw.get("torch_dtype") or "float32").removeprefix("torch.")
-
     def rope(self, theta: float = 10_000.0) -> tuple[float, RopeScaling | None]:
         """(theta, scaling) in either layout: two fields, or one that keeps them together."""
         both, own_theta, scaling = self.take("rope_parameters"), self.take("rope_theta"), self.take("rope_scaling")
-        if both is not None:
-            if not isinstance(both, dict):
-                raise TypeError(f"rope_parameters={both!r}")
-            own_theta, scaling = both.get("rope_theta", own_theta), both
-        return float(own_theta or theta), read_scaling(scaling, self.path)
+        if both is not None and not isinstance(both, dict):
+            raise TypeError(f"rope_parameters={both!r}")
+        found = [self.scaling(one) for one in (both, scaling) if one is not None]
+        if len(found) == 2 and found[0] != found[1]:
+            self.refused.append("rope_scaling and rope_parameters say different things; keep one of them")
+        own_theta = (both or scaling or {}).get("rope_theta", own_theta)
+        return above_zero("rope_theta", own_theta or theta), found[0] if found else None
 
-    def layers_of(self, kind: str, num_layers: int) -> tuple[int, ...] | None:
-        """The layers that `layer_types` says are of this kind; None where it is left out."""
+    def scaling(self, raw: Any) -> RopeScaling | None:
+        """Rope scaling in the words of `config.json`; a kind that is not built is refused."""
+        if not isinstance(raw, dict):
+            raise TypeError(f"rope_scaling={raw!r}")
+        kind = raw.get("rope_type", raw.get("type", "default"))
+        names = ROPES.get(kind) if isinstance(kind, str) else None
+        if names is None:
+            self.refused.append(f"rope scaling {kind!r} is not supported (supported: {', '.join(ROPES)})")
+            return None
+        whole = {"partial_rotary_factor"} if raw.get("partial_rotary_factor", 1.0) in (None, 1.0) else set()
+        unknown = sorted(raw.keys() - {"rope_type", "type", "rope_theta", *whole, *names})
+        if unknown:
+            self.refused.append(f"rope scaling {kind!r} with the field {unknown[0]} is not supported")
+        if kind == "default":
+            return None
+        if kind == "linear":
+            return RopeScaling("linear", above_zero("factor", raw["factor"]))
+        factor, low, high = (above_zero(name, raw[name]) for name in ROPES["llama3"][:3])
+        if not low < high:
+            raise ValueError(f"low_freq_factor={low!r} is not below high_freq_factor={high!r}")
+        length = above_zero("original_max_position_embeddings", raw["original_max_position_embeddings"])
+        return RopeScaling("llama3", factor, low, high, int(length))
+
+    def windowed(self, num_layers: int) -> tuple[int, ...] | None:
+        """The layers that `layer_types` gives a window; None where it is left out."""
         kinds = self.take("layer_types")
         if kinds is None:
             return None
         known = ("full_attention", "sliding_attention")
         if not isinstance(kinds, list) or len(kinds) != num_layers or any(one not in known for one in kinds):
             raise ValueError(f"layer_types={kinds!r}")
-        return tuple(layer for layer, one in enumerate(kinds) if one == kind)
+        return tuple(layer for layer, one in enumerate(kinds) if one == "sliding_attention")
 
 
-def read_scaling(raw: Any, path: pathlib.Path) -> RopeScaling | None:
-    """Rope scaling in the words of `config.json`. Raises InputError for a kind that is not built."""
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise TypeError(f"rope_scaling={raw!r}")
-    kind = raw.get("rope_type", raw.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return RopeScaling("linear", float(raw["factor"]))
-    if kind == "llama3":
-        return RopeScaling(
-            "llama3",
-            float(raw["factor"]),
-            float(raw["low_freq_factor"]),
-            float(raw["high_freq_factor"]),
-            int(raw["original_max_position_embeddings"]),
-        )
-    raise InputError(f"{path}: rope scaling {kind!r} is not supported (supported: default, linear, llama3).")
+def above_zero(name: str, value: Any) -> float:
+    """The value as a number. Raises ValueError for one that is not above 0, or none."""
+    if isinstance(value, (bool, str)) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name}={value!r}")
+    return float(value)
 
 
 def read_eos_ids(value: Any, path: pathlib.Path) -> tuple[int, ...]:

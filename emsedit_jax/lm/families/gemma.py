@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from emsedit_jax.errors import InputError
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import llama
-from emsedit_jax.lm.families.fields import Fields, read_scaling
+from emsedit_jax.lm.families.fields import Fields, above_zero
 
 TABLE = llama.TABLE | {
     "layers.{l}.norm_attn_out": "model.layers.{l}.post_attention_layernorm",
@@ -17,16 +16,17 @@ TABLE = llama.TABLE | {
 def _gemma(family: str, fields: Fields, windowed: tuple[int, ...], window: int, **own) -> LMConfig:
     found = llama.sizes(fields)
     bias = fields.flag("attention_bias")
+    fields.take("hidden_act")  # Gemma 1's; transformers goes by hidden_activation alone
     fields.take("sliding_window_size")  # an old name beside the one in use
     return LMConfig(
         family=family,
         **found,
         window=window if windowed else None,
         windowed=windowed,
-        attention_scale=fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        attention_scale=fields.positive("query_pre_attn_scalar", 256.0) ** -0.5,
         attention_bias=bias,
         output_bias=bias,
-        activation=fields.activation("hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
+        activation=fields.activation("hidden_activation", default="gelu_pytorch_tanh"),
         norm_offset=True,
         post_norms=True,
         embed_scale=found["d"] ** 0.5,
@@ -38,7 +38,7 @@ def _gemma(family: str, fields: Fields, windowed: tuple[int, ...], window: int, 
 def read_gemma2(fields: Fields) -> LMConfig:
     """Windows on layers 0, 2, 4, ..., unless `layer_types` says otherwise."""
     layers = fields.peek("num_hidden_layers")
-    listed = fields.layers_of("sliding_attention", layers)
+    listed = fields.windowed(layers)
     theta, scaling = fields.rope()
     return _gemma(
         "gemma2",
@@ -55,9 +55,9 @@ def read_gemma2(fields: Fields) -> LMConfig:
 def read_gemma3(fields: Fields) -> LMConfig:
     """Normed queries and keys; windows on all but every sixth layer, with a rope of their own."""
     layers = fields.peek("num_hidden_layers")
-    every = fields.take("sliding_window_pattern", 6)
-    every = fields.take("_sliding_window_pattern", every)
-    listed = fields.layers_of("sliding_attention", layers)
+    every = fields.size("sliding_window_pattern", 6)
+    every = fields.size("_sliding_window_pattern", every)
+    listed = fields.windowed(layers)
     theta, scaling, local = _ropes(fields)
     fields.take("attn_logit_softcapping")  # a field of Gemma 2, which transformers does not apply here either
     return _gemma(
@@ -79,11 +79,12 @@ def _ropes(fields: Fields):
     if both is None:
         local = fields.number("rope_local_base_freq", 10_000.0)
         return *fields.rope(1_000_000.0), local
-    fields.take("rope_theta")
-    fields.take("rope_scaling")
-    fields.take("rope_local_base_freq")
-    full, local = both.get("full_attention") or {}, both.get("sliding_attention") or {}
-    if read_scaling(local, fields.path) is not None:
-        raise InputError(f"{fields.path}: rope scaling of the sliding_attention layers is not supported.")
-    theta, local_theta = full.get("rope_theta", 1_000_000.0), local.get("rope_theta", 10_000.0)
-    return float(theta), read_scaling(full, fields.path), float(local_theta)
+    if not isinstance(both, dict) or not both.keys() <= {"full_attention", "sliding_attention"}:
+        raise TypeError(f"rope_parameters={both!r}")
+    full = {"rope_theta": fields.take("rope_theta", 1_000_000.0)} | (both.get("full_attention") or {})
+    full |= fields.take("rope_scaling", {})  # the older fields fill in and add, as in transformers
+    local = {"rope_theta": fields.take("rope_local_base_freq", 10_000.0)} | (both.get("sliding_attention") or {})
+    if fields.scaling(local) is not None:
+        fields.refused.append("rope scaling of the sliding_attention layers is not supported")
+    theta, local_theta = (above_zero("rope_theta", rope["rope_theta"]) for rope in (full, local))
+    return theta, fields.scaling(full), local_theta

@@ -57,7 +57,6 @@ def _gpt(family: str, fields: Fields, **own: Any) -> LMConfig:
         layer_norm=True,
         max_length=length,
         eos_ids=fields.eos_ids(),
-        dtype=fields.dtype(),
         **own,
     )
 
@@ -82,6 +81,7 @@ def read_gpt2(fields: Fields) -> LMConfig:
 def read_gptj(fields: Fields) -> LMConfig:
     """Attention and mlp side by side; rope turns neighbours, and only the first features of each head."""
     fields.take("scale_attn_weights")
+    fields.must_be("rotary", True)
     return _gpt(
         "gptj",
         fields,

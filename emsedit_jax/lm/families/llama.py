@@ -42,13 +42,11 @@ def sizes(fields: Fields) -> dict[str, Any]:
         "norm_eps": fields.number("rms_norm_eps", 1e-6),
         "max_length": fields.size("max_position_embeddings", 2048),
         "eos_ids": fields.eos_ids(),
-        "dtype": fields.dtype(),
     }
 
 
 def _like_llama(family: str, fields: Fields, *, theta: float = 10_000.0, tied: bool = False, **own: Any) -> LMConfig:
     rope_theta, scaling = fields.rope(theta)
-    fields.must_be("pretraining_tp", 1)
     return LMConfig(
         family=family,
         **sizes(fields),
@@ -87,6 +85,7 @@ def read_smollm3(fields: Fields) -> LMConfig:
     """Llama with some layers without rope: every fourth, or those that a list marks with 0."""
     layers = range(fields.peek("num_hidden_layers"))
     turned, every = fields.take("no_rope_layers"), fields.size("no_rope_layer_interval", 4)
+    fields.take("max_window_layers")  # Qwen's; not applied here, as in transformers
     turned = [int((layer + 1) % every != 0) for layer in layers] if turned is None else turned
     if not isinstance(turned, list) or len(turned) < len(layers):
         raise ValueError(f"no_rope_layers={turned!r}")
@@ -94,7 +93,7 @@ def read_smollm3(fields: Fields) -> LMConfig:
     no_rope = tuple(layer for layer in layers if not turned[layer])
     window = fields.size_or_none("sliding_window")
     windowed = no_rope if fields.flag("use_sliding_window") and window else ()
-    listed = fields.layers_of("sliding_attention", len(layers))
+    listed = fields.windowed(len(layers))
     windowed = windowed if listed is None else listed
     return _like_llama(
         "smollm3",
@@ -115,7 +114,7 @@ def _upper_windows(fields: Fields) -> dict[str, Any]:
     layers = fields.peek("num_hidden_layers")
     used, window = fields.flag("use_sliding_window"), fields.size_or_none("sliding_window", 4096)
     first = fields.take("max_window_layers", 28)
-    listed = fields.layers_of("sliding_attention", layers)
+    listed = fields.windowed(layers)
     if not used or window is None:
         return {}
     windowed = tuple(range(min(first, layers), layers)) if listed is None else listed
