@@ -19,7 +19,7 @@ from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule, rows_of
 from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
 
-CHUNK = 1024  # rows that go through the network together
+CHUNK = 256  # rows that go through the network together: of its values on the way there are a dozen times as many
 
 
 class Waiting:
