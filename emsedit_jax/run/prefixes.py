@@ -44,3 +44,8 @@ class PrefixStore:
                 _, dropped = self._kept.popitem(last=False)
                 self._held -= dropped.nbytes
         return prefix_btd
+
+    def forget(self, *phases: str) -> None:
+        """Gives back the memory of keys that name one of these phases first or second: they are over."""
+        for key in [key for key in self._kept if isinstance(key, tuple) and set(key[:2]) & set(phases)]:
+            self._held -= self._kept.pop(key).nbytes

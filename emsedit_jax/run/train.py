@@ -83,6 +83,7 @@ def train(run: Prepared, state: MetaState, clock: PhaseClock, log: Log) -> MetaS
         except Diverged as stop:
             raise Diverged(str(stop), None, best.state or stop.state) from None
         state = jax.block_until_ready(best.state or state)
+        run.prefixes.forget("train", "holdout")
     if run.holdout is not None:
         say("networks", best.words(passes))
     return state

@@ -44,6 +44,23 @@ def test_what_fits_exactly_is_kept(lm, sites, batches, wanted):
     assert asked(store, batches, wanted, "abcabc") == "mmmhhh"
 
 
+def test_what_is_over_is_forgotten_and_makes_room(lm, sites, batches, wanted):
+    store = PrefixStore(lm.config, sites, lm.params, 3 * wanted["a"].nbytes / 2**20)
+    keys = {("train", 0): "a", ("score", "holdout", 0): "b", ("score", "eval", 0): "c"}
+
+    def hits():
+        before = store.hits
+        for key, name in keys.items():
+            np.testing.assert_array_equal(np.asarray(store.get(key, batches[name])), wanted[name])
+        return store.hits - before
+
+    assert (hits(), hits()) == (0, 3)
+    store.forget("train", "holdout")
+    assert list(store._kept) == [("score", "eval", 0)]
+    assert store._held == wanted["c"].nbytes
+    assert (hits(), hits()) == (1, 3)
+
+
 @pytest.mark.parametrize("share", [0, 0.5])
 def test_with_no_room_nothing_is_kept(lm, sites, batches, wanted, share):
     store = PrefixStore(lm.config, sites, lm.params, share * wanted["a"].nbytes / 2**20)
