@@ -157,8 +157,7 @@ def _begin_pull_back(
     ridge = rule.ridge
     with jax.default_matmul_precision("highest"):
         u = tuple(
-            _site_by_site(gram[g], gradient[g], ridge(group, spec, theta[g])).delta_skv
-            for g, group in enumerate(sites)
+            _site_by_site(gram[g], gradient[g], ridge(group, spec, theta[g])).delta_skv for g, group in enumerate(sites)
         )
 
         def through_lambda(theta: Theta) -> Array:
