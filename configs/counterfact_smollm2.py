@@ -5,6 +5,8 @@ The data are local files:
     python launch.py --config=configs/counterfact_smollm2.py \
         --config.dataset.train_path=counterfact_train.json --config.dataset.valid_path=counterfact_eval.json
 
+On 2 CPU cores about 50 seconds. ES/GS/LS 33.7/35.8/66.8 before and 87.7/56.8/48.1 after (seed 0).
+
 Any editor, with any number of edit steps: `--config=configs/counterfact_smollm2.py:editor=rledit,iters=2`.
 """
 
