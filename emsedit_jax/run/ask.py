@@ -1,0 +1,121 @@
+"""What a model makes of questions: how likely the answers are, and how far edits move its predictions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from emsedit_jax.data.questions import QuestionPlan
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm import decoder
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import Params
+from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.types import Batch, Deltas, Sites
+
+
+class Answers(NamedTuple):
+    """Of each question, in the order given."""
+
+    logprob: Float[np.ndarray, " items"]  # of the whole answer, nats
+    tokens: Int[np.ndarray, " items"]  # of the answer
+    right: Float[np.ndarray, " items"]  # share of them that are the likeliest, given the right ones before
+
+
+class Drift(NamedTuple):
+    """Of each question: how far the edited model's predictions of the answer's tokens are from the unedited one's."""
+
+    same: Float[np.ndarray, " items"]  # share of tokens with the same likeliest one
+    kl: Float[np.ndarray, " items"]  # KL(unedited || edited), nats, mean over the answer's tokens
+
+
+def ask(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas,
+    plan: QuestionPlan,
+    prefixes: PrefixStore,
+    key: str,
+    begun: Callable[[], None] = lambda: None,
+) -> Answers:
+    """How likely each answer is under the edits; the store knows the plan as `key`. `begun`: a pass begins."""
+    found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64), np.zeros(len(plan.items)))
+    for number, (batch, places) in enumerate(plan.units()):
+        begun()
+        prefix_btd = prefixes.get(("ask", key, number), batch)
+        logprob_a, right_a = _answers(config, sites, params, deltas, prefix_btd, batch)
+        at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
+        found.logprob[at] = _sums(batch, logprob_a)
+        found.tokens[at] = counts
+        found.right[at] = _sums(batch, right_a) / counts
+    return found
+
+
+def drift(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas,
+    plan: QuestionPlan,
+    prefixes: PrefixStore,
+    key: str,
+    begun: Callable[[], None] = lambda: None,
+) -> Drift:
+    """How far the edits move what the model says to each question; the store knows the plan as `key`."""
+    found, before = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items))), no_edit(sites)
+    for number, (batch, places) in enumerate(plan.units()):
+        begun()
+        prefix_btd = prefixes.get(("ask", key, number), batch)
+        same_a, kl_a = _drift(config, sites, params, before, deltas, prefix_btd, batch)
+        at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
+        found.same[at] = _sums(batch, same_a) / counts
+        found.kl[at] = _sums(batch, kl_a) / counts
+    return found
+
+
+def _sums(batch: Batch, values_a: Array | np.ndarray) -> Float[np.ndarray, " prompts"]:
+    """Sum over the answer tokens of each prompt, in float64."""
+    item_a = np.asarray(batch.item_a)
+    used_a = item_a >= 0
+    return np.bincount(item_a[used_a], np.asarray(values_a, np.float64)[used_a])
+
+
+def _logprobs(
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Array, batch: Batch
+) -> Float[Array, "a V"]:
+    x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
+    return jax.nn.log_softmax(decoder.logits_at(config, params, x_btd, batch.answer_at_a), axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _answers(
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
+) -> tuple[Float[Array, " a"], Bool[Array, " a"]]:
+    """(log-probability of each label, whether it is the likeliest); anything where unused."""
+    logprob_aV = _logprobs(config, sites, params, deltas, prefix_btd, batch)
+    labels_a = jnp.maximum(batch.labels_a, 0)
+    right_a = jnp.argmax(logprob_aV, axis=-1) == labels_a
+    return jnp.take_along_axis(logprob_aV, labels_a[:, None], axis=-1)[:, 0], right_a
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _drift(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    before: Deltas,
+    after: Deltas,
+    prefix_btd: Float[Array, "b t d"],
+    batch: Batch,
+) -> tuple[Bool[Array, " a"], Float[Array, " a"]]:
+    """(whether the likeliest token is the same, KL(before || after)) of each answer row; anything where unused."""
+    old_aV, new_aV = (_logprobs(config, sites, params, deltas, prefix_btd, batch) for deltas in (before, after))
+    kl_a = jnp.sum(jnp.exp(old_aV) * (old_aV - new_aV), axis=-1)
+    return jnp.argmax(old_aV, axis=-1) == jnp.argmax(new_aV, axis=-1), jnp.maximum(kl_a, 0.0)
