@@ -17,8 +17,9 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "lm": BASE,
     "data": BASE,
     "edit": BASE | {"lm"},
+    "measure": BASE | {"lm", "data", "edit"},
     "meta": BASE | {"lm", "edit"},
-    "run": BASE | {"lm", "edit", "meta", "data"},
+    "run": BASE | {"lm", "data", "edit", "measure", "meta"},
 }
 
 

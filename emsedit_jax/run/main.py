@@ -11,6 +11,7 @@ import numpy as np
 
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import assets, generate
+from emsedit_jax.measure.score import NAMES, Scores, means, score_edits
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import arrays, edits, networks, report, resources, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
@@ -19,7 +20,6 @@ from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.report import Example
 from emsedit_jax.run.resources import CompileClock
-from emsedit_jax.run.score import NAMES, Scores, means, score_edits
 from emsedit_jax.run.train import edit, train
 from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir

@@ -16,11 +16,11 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm import model, params
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
+from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import methods
 from emsedit_jax.meta.gradient import OptimiserSpec
 from emsedit_jax.meta.trajectory import Editor, Learning
 from emsedit_jax.run import networks
-from emsedit_jax.run.prefixes import PrefixStore
 
 ROWS_FIELD = {"train": "train_rows", "eval": "rows"}  # of config.dataset, by role
 

@@ -13,13 +13,13 @@ from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.measure.score import Scores, means, score_edits
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.gradient import Lesson
 from emsedit_jax.meta.trajectory import Learning
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.progress import Batchwise, track
-from emsedit_jax.run.score import Scores, means, score_edits
 from emsedit_jax.run.watch import Diverged, check, check_update, step_row, training_row
 from emsedit_jax.types import Deltas, MetaState, Stats
 

@@ -11,10 +11,10 @@ from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
+from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.methods import METHODS
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.prefixes import PrefixStore
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.train import train as run_training

@@ -10,9 +10,9 @@ import numpy as np
 
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import StepAux, no_edit
+from emsedit_jax.measure.prefixes import PrefixStore
+from emsedit_jax.measure.score import NAMES, score_edits
 from emsedit_jax.meta import methods, trajectory
-from emsedit_jax.run.prefixes import PrefixStore
-from emsedit_jax.run.score import NAMES, score_edits
 from emsedit_jax.types import Deltas, MetaState
 from tests.parity import followed, ours
 from tests.parity.compare import END, END_GRADIENT, assert_close

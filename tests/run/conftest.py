@@ -1,11 +1,10 @@
 import pytest
 
-from emsedit_jax.edit.sites import resolve
-from emsedit_jax.lm.model import load_lm
+from tests.measure.conftest import lm, sites
 from tests.quick_compiles import quick_compiles
 from tests.run import tiny
 
-__all__ = ["quick_compiles"]
+__all__ = ["lm", "quick_compiles", "sites"]
 
 
 @pytest.fixture(scope="module")
@@ -14,14 +13,3 @@ def finished(tmp_path_factory, quick_compiles):
     folder = tmp_path_factory.mktemp("runs") / "finished"
     tiny.train(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def lm():
-    """The tiny recorded Llama."""
-    return load_lm(tiny.MODEL)
-
-
-@pytest.fixture(scope="module")
-def sites(lm):
-    return resolve(lm.config, tiny.SITES)

@@ -13,8 +13,8 @@ from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.generate import greedy
-from emsedit_jax.run import score
-from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.measure import score
+from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = {  # kind -> prompts of the one batch, of many lengths
     "edit": [(1, 20, 30), (1, 7, 8, 9, 10, 11, 12, 13), (1, 300)],

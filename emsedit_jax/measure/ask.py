@@ -16,7 +16,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.types import Batch, Deltas, Sites
 
 

@@ -14,7 +14,7 @@ from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.types import NO_LABEL, AnyArray, Batch, Deltas, Sites
 
 NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score

@@ -9,9 +9,9 @@ from emsedit_jax.data.questions import plan_items
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
-from emsedit_jax.run import ask as asking
-from emsedit_jax.run.ask import ask, drift
-from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.measure import ask as asking
+from emsedit_jax.measure.ask import ask, drift
+from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = [(1, 20, 30), (1, 7, 8, 9, 10, 11, 12, 13), (1, 300), (1, 40, 50)]
 ANSWERS = [(5, 6, 7), (9,), (11, 12), (4, 4, 4, 4)]

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from emsedit_jax.run.intervals import bootstrap, paired
+from emsedit_jax.measure.intervals import bootstrap, paired
 
 
 def test_an_interval_of_shares_is_that_of_the_binomial():

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from emsedit_jax.run.said import contained, exact, ngram_entropy
+from emsedit_jax.measure.said import contained, exact, ngram_entropy
 
 
 @pytest.mark.parametrize(

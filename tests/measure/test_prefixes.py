@@ -5,7 +5,7 @@ import pytest
 from emsedit_jax.data.packing import pack, plan_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.capture import prefix
-from emsedit_jax.run.prefixes import PrefixStore
+from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = [TokenItem((1, *range(start, start + 6)), (5,), 7) for start in (10, 50, 90)]
 
