@@ -55,9 +55,26 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval.examples = 5  # facts shown in the model's own words, before and after
     config.eval.max_new_tokens = 16
     config.eval.final_only = False  # score nothing but the edits after the last one: for searches
+    config.eval.curve_step = 1  # editor.full_curve scores everything edited so far after so many batches, each time
     config.eval.batch_tokens = 2048  # tokens of a scoring pass
     config.eval.prefix_store_mb = 1024  # host memory for hidden states below the edit sites, which are computed once
+    _further(config.eval)
     return config
+
+
+def _further(section: ml_collections.ConfigDict) -> None:
+    """What is measured beside ES, GS and LS, before and after."""
+    section.further = True  # False: none of these
+    section.generated = 100  # facts, from all along the sequence, whose answers are generated; 0: none
+    section.per_criterion = 0  # further questions of a fact, of each sort (RippleEdits, MQuAKE); 0: all
+    section.fluency = 10  # facts whose prompts are continued at length; 0: none
+    section.fluency_tokens = 100
+    section.text_path = ""  # running text for the perplexity; empty: the text that comes with the package
+    section.ability_path = ""  # folder of sst2.jsonl, mrpc.jsonl, cola.jsonl, rte.jsonl, mmlu.jsonl, nli.jsonl
+    section.ability_tasks = ()  # of these; empty: all
+    section.ability_items = 100  # of each
+    section.ability_shots = 0  # answered items before each
+    section.glue_step = 0  # ability also after every so many batches; 0: only before and after all
 
 
 def eta(known: Mapping[tuple[str, int], float], editor: str, iters: int) -> float:

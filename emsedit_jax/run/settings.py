@@ -103,6 +103,10 @@ PATTERNS = Field(
     lambda value: isinstance(value, (tuple, list)) and len(value) > 0 and all(SOME_TEXT.holds(item) for item in value),
     "module names or patterns such as model.layers.{11..15}.mlp.gate_proj; several as a quoted tuple, \"('a', 'b')\"",
 )
+NAMES = Field(
+    lambda value: isinstance(value, (tuple, list)) and all(SOME_TEXT.holds(item) for item in value),
+    "names, several as a quoted tuple, \"('a', 'b')\"",
+)
 
 FIELDS: dict[str, Field] = {
     "seed": whole(0, 2**32 - 1),
@@ -125,8 +129,20 @@ FIELDS: dict[str, Field] = {
     "eval.examples": whole(0),
     "eval.max_new_tokens": whole(1),
     "eval.final_only": BOOL,
+    "eval.curve_step": whole(1),
     "eval.batch_tokens": whole(1),
     "eval.prefix_store_mb": whole(0),
+    "eval.further": BOOL,
+    "eval.generated": whole(0),
+    "eval.per_criterion": whole(0),
+    "eval.fluency": whole(0),
+    "eval.fluency_tokens": whole(1),
+    "eval.text_path": TEXT,
+    "eval.ability_path": TEXT,
+    "eval.ability_tasks": NAMES,
+    "eval.ability_items": whole(1),
+    "eval.ability_shots": whole(0),
+    "eval.glue_step": whole(0),
     "editor.name": one_of(tuple(EDITORS)),
     "editor.rank": whole(1),
     "editor.n_blocks": whole(1),
