@@ -37,6 +37,10 @@ class Workdir(NamedTuple):
         return self.path / "summary.json"
 
     @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
     def curve(self) -> Path:
         return self.path / "curve.png"
 
@@ -79,7 +83,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
-    """Makes the folder of a new run and writes its config.json; the metrics of a run broken off there are dropped.
+    """Makes the folder of a run and writes its config.json; what a run broken off there has finished stays.
 
     Raises:
         InputError: `check_workdir` says no, or the folder cannot be written.
@@ -88,7 +92,6 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     workdir = Workdir(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        workdir.metrics.unlink(missing_ok=True)
     write_json(workdir.config, config.to_dict())
     return workdir
 

@@ -1,0 +1,95 @@
+"""Scores item by item: the file scores.json of a run, and what of it stands in summary.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.measure import intervals
+from emsedit_jax.measure.scores import Score, Scores, measure
+from emsedit_jax.run import workdir
+
+
+def write(path: Path, scores: Mapping[str, Scores]) -> None:
+    """Writes scores by what they are of (`unedited`, `edited`) and by name; what is not finite becomes null.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    found = {of: {name: score._asdict() for name, score in named.items()} for of, named in scores.items()}
+    workdir.write_json(path, found)
+
+
+def read(path: Path) -> dict[str, dict[str, Score]]:
+    """What `write` wrote, every float as it was; null is not-a-number again.
+
+    Raises:
+        InputError: the file is missing or damaged, or somebody else's.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {str(why).lower()}; make the run again in another folder.") from error
+    groups = _object(path, "it", found)
+    return {
+        of: {name: _score(path, f"{of}.{name}", name, entry) for name, entry in _object(path, of, named).items()}
+        for of, named in groups.items()
+    }
+
+
+def summarised(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Of each score its total, the bootstrap interval of it, and the number of items; the same whenever asked."""
+    return {
+        "totals": {name: measure(name).total(score.values) for name, score in scores.items()},
+        "intervals": {name: list(interval(name, score)) for name, score in scores.items()},
+        "items": {name: len(score.items) for name, score in scores.items()},
+    }
+
+
+def interval(name: str, score: Score) -> tuple[float, float]:
+    """Bootstrap interval of the total, in its unit."""
+    total = measure(name).total
+    low, high = intervals.bootstrap(score.values)  # of the mean, with which the totals rise
+    return total(np.array([low])), total(np.array([high]))
+
+
+# ------------------------------------------------------------------------------------------ checking
+
+
+def _object(path: Path, where: str, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise _foreign(path, f"{where} is no object")
+    return found
+
+
+def _score(path: Path, where: str, name: str, found: Any) -> Score:
+    try:
+        measure(name)
+    except KeyError:
+        raise _foreign(path, f"there is no score {name!r}") from None
+    items, values = (_object(path, where, found).get(key) for key in ("items", "values"))
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise _foreign(path, f"{where}.items must be a list of texts")
+    if not isinstance(values, list) or not (all(map(_is_number, values)) or all(map(_is_pair, values))):
+        raise _foreign(path, f"{where}.values must be a list of numbers, or of pairs of them")
+    if len(items) != len(values):
+        raise _foreign(path, f"{where} has {len(items)} items and {len(values)} values")
+    return Score(np.array(values, np.float64), tuple(items))  # numpy reads None as not-a-number
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _foreign(path: Path, why: str) -> InputError:
+    return InputError(f"{path} holds no scores of this program: {why}; make the run again in another folder.")
