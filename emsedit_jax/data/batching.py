@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
+from emsedit_jax.data.cues import Cue, EditRecord
+from emsedit_jax.data.faults import Fault
+from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
-from emsedit_jax.data.records import Cue, EditRecord
-from emsedit_jax.data.tokens import TokenItem, Tokenizer, check_token_rule, tokenize
+from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask
 
@@ -102,9 +105,9 @@ def plan_tasks(
     check_token_rule(token)
     if batch_size < 1:
         raise InputError(f"A micro-batch needs at least 1 prompt: set dataset.batch_size, now {batch_size}.")
-    rows = _draw(records, n_edits, num_batches, seed) if rows is None else _replay(rows, records, n_edits, num_batches)
+    rows = draw(records, n_edits, num_batches, seed) if rows is None else _replay(rows, records, n_edits, num_batches)
     drawn = [[records[row] for row in batch] for batch in rows.tolist()]
-    items = {kind: _tokenize_kind(drawn, kind, tokenizer, max_tokens) for kind in KINDS}
+    items = _tokenized(drawn, tokenizer, max_tokens)
     plan = EditPlan(
         rows=rows, shapes={}, batch_size=batch_size, token=token, drawn=drawn, items=items, pass_tokens=pass_tokens
     )
@@ -160,14 +163,17 @@ def _owned(batch: Batch, places: Sequence[int]) -> Batch:
     return dataclasses.replace(batch, item_a=whole_a)
 
 
-def _draw(records: Sequence[EditRecord], n_edits: int, num_batches: int | None, seed: int | None) -> np.ndarray:
+def draw(
+    records: Sequence[EditRecord], n_edits: int, num_batches: int | None, seed: int | None
+) -> Int[np.ndarray, "num_batches n_edits"]:
+    """Which records make up each batch, as `plan_tasks` draws them. Raises: InputError for too few, and a bad seed."""
     wanted = 1 if num_batches is None else num_batches
     if n_edits < 1 or wanted < 1:
         raise InputError(f"{wanted} batches of n_edits={n_edits}: both must be at least 1.")
     if wanted * n_edits > len(records):
         where = f" (the first is {records[0].source})" if records else ""
         raise InputError(
-            f"{wanted} x n_edits={n_edits} = {wanted * n_edits} rows are needed, but there are {len(records)}{where}: "
+            f"{wanted} x n_edits={n_edits} = {wanted * n_edits} facts are needed, but there are {len(records)}{where}: "
             f"lower dataset.n_edits or num_seq, or give more rows."
         )
     if seed is not None and seed < 0:
@@ -187,15 +193,30 @@ def _replay(rows: np.ndarray, records: Sequence[EditRecord], n_edits: int, num_b
 
 
 def _cues(record: EditRecord, kind: str) -> tuple[Cue, ...]:
-    return (record.edit,) if kind == "edit" else getattr(record, kind)
+    return (record.edit,) if kind == "edit" else record.equiv if kind == "equiv" else record.unrel
 
 
-def _tokenize_kind(
-    drawn: Sequence[Sequence[EditRecord]], kind: str, tokenizer: Tokenizer, max_tokens: int | None
-) -> list[list[TokenItem]]:
-    """All cues of a kind, tokenised in one go, batch by batch."""
-    owned = [[(cue, record.source) for record in batch for cue in _cues(record, kind)] for batch in drawn]
-    cues = [cue for batch in owned for cue, _ in batch]
-    sources = [f"{source} ({kind})" for batch in owned for _, source in batch]
-    items = iter(tokenize(cues, sources, tokenizer, max_tokens=max_tokens))
-    return [[next(items) for _ in batch] for batch in owned]
+def _tokenized(
+    drawn: Sequence[Sequence[EditRecord]], tokenizer: Tokenizer, max_tokens: int | None
+) -> dict[str, list[list[TokenItem]]]:
+    """All cues of all kinds, tokenised in one go each, batch by batch. Raises: InputError with all that cannot be."""
+    found, faults = {}, []
+    for kind in KINDS:
+        items, bad = tokenize_kind([record for batch in drawn for record in batch], kind, tokenizer, max_tokens)
+        given = iter(items)
+        sizes = [sum(len(_cues(record, kind)) for record in batch) for batch in drawn]
+        found[kind] = [list(itertools.islice(given, size)) for size in sizes]
+        faults += bad
+    refuse(faults)
+    return found
+
+
+def tokenize_kind(
+    records: Sequence[EditRecord], kind: str, tokenizer: Tokenizer, max_tokens: int | None
+) -> tuple[list[TokenItem], list[Fault]]:
+    """(the records' cues of a kind that can be tokenised, what is wrong with the others)."""
+    owned = [(cue, record.source) for record in records for cue in _cues(record, kind)]
+    tried = attempt([cue for cue, _ in owned], tokenizer, max_tokens=max_tokens)
+    items = [one for one in tried if isinstance(one, TokenItem)]
+    bad = [(source, one) for (_, source), one in zip(owned, tried, strict=True) if isinstance(one, RowFault)]
+    return items, [Fault(f"{source} ({kind})", str(fault)) for source, fault in bad]

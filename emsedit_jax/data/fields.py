@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,10 +16,13 @@ class RowFault(ValueError):
     """What is wrong with one row, said without file and row number."""
 
 
+_DATES = (datetime.date, datetime.time, datetime.timedelta)  # datetime is a date
+_NAMES = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null", bytes: "bytes"}
+
+
 def kind(value: Any) -> str:
     """The value's type in the words of JSON."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return "a date" if isinstance(value, _DATES) else _NAMES.get(type(value), "a number")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -38,8 +42,12 @@ def field(row: Any, name: str, where: str = "") -> Any:
 
 def string(value: Any, path: str) -> str:
     """The value as text, which may be blank. Raises: RowFault if it is no text, or none that a tokenizer takes."""
+    if isinstance(value, _DATES):  # JSON has none: the `datasets` library makes them of texts that look like dates
+        raise RowFault(f"field '{path}' is a date, not text; give the rows as a file, or as text in a Parquet file")
     if not isinstance(value, str):
         raise RowFault(f"field '{path}' is {kind(value)}, not text")
+    if "\0" in value:
+        raise RowFault(f"field '{path}' holds a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, written as \\ud83d: no tokenizer takes it

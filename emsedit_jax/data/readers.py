@@ -6,99 +6,88 @@ otherwise than by the published program, its function says so.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from emsedit_jax.data.fields import RowFault, entries, field, first, full, kind, string, text, texts
+from emsedit_jax.data.cues import Asked, Cue, Cues, Draw, Role
+from emsedit_jax.data.fields import RowFault, entries, field, first, full, string, text, texts
+from emsedit_jax.data.own import facts
 
-Role = Literal["train", "eval"]
-Draw = Callable[[int], int]  # draw(n): a place from 0 to n - 1, drawn for the row
+__all__ = ["CRITERIA", "READERS", "Asked", "Cue", "Cues", "Draw", "Reader", "Role"]
 
-
-@dataclass(frozen=True)
-class Cue:
-    """A prompt and the answer that should follow it (without the space between them)."""
-
-    prompt: str
-    answer: str
-    versus: str | None = None  # the answer that it has to beat; None: any other token (METHODS section 7)
-
-
-class Cues(NamedTuple):
-    """What a reader takes from one row; `records.load` adds the source."""
-
-    edit: Cue
-    equiv: tuple[Cue, ...]
-    unrel: tuple[Cue, ...]
-    subject: str  # "" where the data set names none
+CRITERIA = (  # what RippleEdits asks of an edit's consequences
+    "Logical_Generalization",
+    "Compositionality_I",
+    "Compositionality_II",
+    "Subject_Aliasing",
+    "Relation_Specificity",
+    "Forgetfulness",
+)
 
 
 class Reader(NamedTuple):
-    """How a data set is stored, and the function from a row of it to its cues."""
+    """How a data set is stored, and the function from a row of it to its facts."""
 
-    parse: Callable[[str], list[Any]]  # file text -> rows; ValueError if it is not of that format
-    cues: Callable[[dict, Role, Draw], Cues]  # raises RowFault
-
-
-# ---------------------------------------------------------------------------------------------- rows
+    forms: tuple[str, ...]  # keys of `files.FORMS`: where there are several, a file's suffix says which
+    cues: Callable[[dict, Role, Draw], Sequence[Cues]]  # raises RowFault
 
 
-def zsre(row: dict, role: Role, draw: Draw) -> Cues:
+def zsre(row: dict, role: Role, draw: Draw) -> list[Cues]:
     """zsRE as in MEND: the unrelated question is stored without its question mark, the others with it."""
     answer = text(row, "ans")
-    return Cues(
-        edit=Cue(text(row, "src"), answer),
-        equiv=(Cue(text(row, "rephrase"), answer),),
-        unrel=(Cue(text(row, "loc") + "?", text(row, "loc_ans")),),
-        subject=string(field(row, "subject"), "subject"),
-    )
+    edit, equiv = Cue(text(row, "src"), answer), Cue(text(row, "rephrase"), answer)
+    unrel = Cue(text(row, "loc") + "?", text(row, "loc_ans"))
+    return [Cues(edit, (equiv,), (unrel,), _subject(row))]
 
 
-def counterfact(row: dict, role: Role, draw: Draw) -> Cues:
+def counterfact(row: dict, role: Role, draw: Draw) -> list[Cues]:
     """CounterFact: the new answer has to beat the true one, and the true one the new one on neighbours.
 
     To train on, the first paraphrase and the first neighbour are taken; to evaluate with, all of them.
     """
     where = "requested_rewrite."
     rewrite = field(row, "requested_rewrite")
-    template, subject = text(rewrite, "prompt", where), text(rewrite, "subject", where)
-    if template.count("{}") != 1:
-        raise RowFault(f"field '{where}prompt' does not hold {{}} once, in the subject's place")
+    prompt, subject = _with_subject(rewrite, where)
     new, true = (text(field(rewrite, name, where), "str", f"{where}{name}.") for name in ("target_new", "target_true"))
 
     def prompts(name: str) -> list[str]:
         return texts(row, name) if role == "eval" else [full(first(row, name), f"{name}[0]")]
 
-    return Cues(
-        edit=Cue(template.replace("{}", subject), new, versus=true),
-        equiv=tuple(Cue(prompt, new, versus=true) for prompt in prompts("paraphrase_prompts")),
-        unrel=tuple(Cue(prompt, true, versus=new) for prompt in prompts("neighborhood_prompts")),
-        subject=subject,
-    )
+    equiv = tuple(Cue(prompt, new, versus=true) for prompt in prompts("paraphrase_prompts"))
+    unrel = tuple(Cue(prompt, true, versus=new) for prompt in prompts("neighborhood_prompts"))
+    return [Cues(Cue(prompt, new, versus=true), equiv, unrel, subject)]
 
 
-def ripple_effect(row: dict, role: Role, draw: Draw) -> Cues:
+def _with_subject(rewrite: Any, where: str) -> tuple[str, str]:
+    """(prompt with the subject in its place, subject). Raises: RowFault unless there is one place for it."""
+    template, subject = text(rewrite, "prompt", where), text(rewrite, "subject", where)
+    if template.count("{}") != 1:
+        raise RowFault(f"field '{where}prompt' does not hold {{}} once, in the subject's place")
+    return template.replace("{}", subject), subject
+
+
+def ripple_effect(row: dict, role: Role, draw: Draw) -> list[Cues]:
     """RippleEdits, in two forms that may be mixed in a file: a row with `rephrase_prompt` is in the training form.
 
     In the evaluation form the first usable alias is the paraphrase and the first usable specificity prompt the
-    unrelated one; what a row has none of, the edit itself stands for. The published program would take a row with
-    `locality_prompt` but no `rephrase_prompt` for one without either; here that is a fault.
+    unrelated one; what a row has none of, the edit itself stands for, and the fact says so. The published program
+    would take a row with `locality_prompt` but no `rephrase_prompt` for one without either; here that is a fault. It
+    asks no further questions; here all items of all criteria are asked in evaluation.
     """
-    edit = Cue(text(row, "prompt"), text(row, "target_new"))
-    subject = string(field(row, "subject"), "subject")
+    edit, subject = Cue(text(row, "prompt"), text(row, "target_new")), _subject(row)
     if "rephrase_prompt" in row or "locality_prompt" in row:
         equiv = Cue(text(row, "rephrase_prompt"), edit.answer)
         unrel = Cue(text(row, "locality_prompt"), text(row, "locality_ground_truth"))
-    else:
-        aliases = (prompt for prompt, _, _ in _asked(row, "Subject_Aliasing"))
-        equiv = Cue(next(aliases, edit.prompt), edit.answer)
-        unrel = _specific(row, edit)
-    return Cues(edit, (equiv,), (unrel,), subject)
+        return [Cues(edit, (equiv,), (unrel,), subject)]
+    alias = next((prompt for prompt, _, _ in _items(row, "Subject_Aliasing")), None)
+    specific = _specific(row, edit.answer)
+    equiv = edit if alias is None else Cue(alias, edit.answer)
+    borrowed = tuple(kind for kind, own in (("equiv", alias), ("unrel", specific)) if own is None)
+    asked = tuple(_consequences(row)) if role == "eval" else ()
+    return [Cues(edit, (equiv,), (specific or edit,), subject, asked, borrowed)]
 
 
-def _asked(row: dict, name: str) -> Iterator[tuple[str, Any, str]]:
+def _items(row: dict, name: str) -> Iterator[tuple[str, Any, str]]:
     """(prompt, item, path to it) of the field's items that have a prompt; a row without the field has none."""
     for m, item in enumerate(entries(row, name) if name in row else []):
         where = f"{name}[{m}]."
@@ -107,67 +96,91 @@ def _asked(row: dict, name: str) -> Iterator[tuple[str, Any, str]]:
             yield prompt, item, where
 
 
-def _specific(row: dict, edit: Cue) -> Cue:
-    """The first specificity item with a prompt and any targets, though they be blank; the edit if there is none."""
-    for prompt, item, where in _asked(row, "Relation_Specificity"):
-        if targets := entries(item, "targets", where):
-            said = (string(target, f"{where}targets[{m}]") for m, target in enumerate(targets))
-            return Cue(prompt, next((target for target in said if target.strip()), edit.answer))
-    return edit
+def _specific(row: dict, answer: str) -> Cue | None:
+    """The first specificity item with a prompt and any targets; where they are all blank, with the edit's answer."""
+    for prompt, item, where in _items(row, "Relation_Specificity"):
+        if entries(item, "targets", where):
+            return Cue(prompt, next(iter(_filled(item, "targets", where)), answer))
+    return None
 
 
-def fever(row: dict, role: Role, draw: Draw) -> Cues:
+def _consequences(row: dict) -> Iterator[Asked]:
+    """Every item with a prompt and a target that is not blank, criterion after criterion."""
+    for criterion in CRITERIA:
+        for prompt, item, where in _items(row, criterion):
+            if targets := _filled(item, "targets", where):
+                yield Asked(criterion, prompt, tuple(targets))
+
+
+def _filled(row: Any, name: str, where: str = "") -> list[str]:
+    """The texts of a list that are not blank."""
+    said = [string(entry, f"{where}{name}[{m}]") for m, entry in enumerate(entries(row, name, where))]
+    return [entry for entry in said if entry.strip()]
+
+
+def mquake(row: dict, role: Role, draw: Draw) -> list[Cues]:
+    """MQuAKE: a fact for each rewrite, its question the paraphrase; nothing is unrelated to it.
+
+    In evaluation the questions over several hops, and those of the single hops on the way, are asked after the row's
+    last fact.
+    """
+    first(row, "requested_rewrite")
+    found = []
+    for m, rewrite in enumerate(entries(row, "requested_rewrite")):
+        where = f"requested_rewrite[{m}]."
+        prompt, subject = _with_subject(rewrite, where)
+        answer = text(field(rewrite, "target_new", where), "str", f"{where}target_new.")
+        found.append(Cues(Cue(prompt, answer), (Cue(text(rewrite, "question", where), answer),), (), subject))
+    if role == "eval":
+        found[-1] = found[-1]._replace(asked=(*_hops(row),))
+    return found
+
+
+def _hops(row: dict) -> Iterator[Asked]:
+    answers = _with_aliases(row, "new_answer", "new_answer_alias")
+    for question in texts(row, "questions"):
+        yield Asked("multi_hop", question, answers)
+    for m, hop in enumerate(entries(row, "new_single_hops")):
+        where = f"new_single_hops[{m}]."
+        yield Asked("single_hop", text(hop, "question", where), _with_aliases(hop, "answer", "answer_alias", where))
+
+
+def _with_aliases(row: Any, name: str, aliases: str, where: str = "") -> tuple[str, ...]:
+    """The field's text and its other names, which may be missing."""
+    return (text(row, name, where), *(_filled(row, aliases, where) if aliases in row else ()))
+
+
+def fever(row: dict, role: Role, draw: Draw) -> list[Cues]:
     """FEVER claims to be given another verdict; one of several paraphrases is drawn.
 
     The published program draws anew each time that an item is read; here a row keeps its draw.
     """
     verdict, paraphrases = text(row, "alt"), texts(row, "equiv_prompt")
-    return Cues(
-        edit=Cue(text(row, "prompt"), verdict),
-        equiv=(Cue(paraphrases[draw(len(paraphrases))], verdict),),
-        unrel=(Cue(text(row, "unrel_prompt"), text(row, "unrel_ans")),),
-        subject="",
-    )
+    edit, equiv = Cue(text(row, "prompt"), verdict), Cue(paraphrases[draw(len(paraphrases))], verdict)
+    unrel = Cue(text(row, "unrel_prompt"), text(row, "unrel_ans"))
+    return [Cues(edit, (equiv,), (unrel,), subject="")]
 
 
-def worldfacts(row: dict, role: Role, draw: Draw) -> Cues:
+def worldfacts(row: dict, role: Role, draw: Draw) -> list[Cues]:
     """The embedded facts: `answer_new` is what to write; the first paraphrase and unrelated prompt are taken."""
     answer = text(row, "answer_new")
-    paraphrase = full(first(row, "paraphrases"), "paraphrases[0]")
-    unrelated = first(row, "unrelated")
-    return Cues(
-        edit=Cue(text(row, "prompt"), answer),
-        equiv=(Cue(paraphrase, answer),),
-        unrel=(Cue(text(unrelated, "prompt", "unrelated[0]."), text(unrelated, "answer", "unrelated[0].")),),
-        subject=string(field(row, "subject"), "subject"),
-    )
+    equiv = Cue(full(first(row, "paraphrases"), "paraphrases[0]"), answer)
+    unrelated, where = first(row, "unrelated"), "unrelated[0]."
+    unrel = Cue(text(unrelated, "prompt", where), text(unrelated, "answer", where))
+    return [Cues(Cue(text(row, "prompt"), answer), (equiv,), (unrel,), _subject(row))]
 
 
-# ---------------------------------------------------------------------------------------------- files
-
-
-def _json_list(content: str) -> list[Any]:
-    rows = json.loads(content)
-    if not isinstance(rows, list):
-        raise ValueError(f"it holds {kind(rows)}, not a list of rows")
-    return rows
-
-
-def _json_lines(content: str) -> list[Any]:
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):  # splitlines would also cut at U+2028 inside a text
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"it is not JSON at line {number}, column {error.colno}: {error.msg}") from None
-    return rows
+def _subject(row: dict) -> str:
+    """The field `subject`, which may be blank. Raises: RowFault."""
+    return string(field(row, "subject"), "subject")
 
 
 READERS: dict[str, Reader] = {
-    "zsre": Reader(_json_list, zsre),
-    "counterfact": Reader(_json_list, counterfact),
-    "ripple_effect": Reader(_json_list, ripple_effect),
-    "fever": Reader(_json_list, fever),
-    "worldfacts": Reader(_json_lines, worldfacts),
+    "zsre": Reader(("json",), zsre),
+    "counterfact": Reader(("json",), counterfact),
+    "ripple_effect": Reader(("json",), ripple_effect),
+    "fever": Reader(("json",), fever),
+    "mquake": Reader(("json",), mquake),
+    "worldfacts": Reader(("jsonl",), worldfacts),
+    "facts": Reader(("jsonl", "csv"), facts),
 }

@@ -1,37 +1,35 @@
 """Files of facts -> `EditRecord`s: any data set of `READERS`, and bad rows named with file, row and field.
 
-Rows count from 0, in messages as in `EditRecord.source`.
+Rows count from 0, in messages as in `EditRecord.source`; so do the facts of a row that has several.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from emsedit_jax.data.fields import RowFault, hint, kind
-from emsedit_jax.data.readers import READERS, Cue, Draw, Reader, Role
+from emsedit_jax.data import files
+from emsedit_jax.data.cues import Cue, Cues, Draw, EditRecord, Role
+from emsedit_jax.data.faults import SKIP, Fault, report
+from emsedit_jax.data.fields import RowFault, kind
+from emsedit_jax.data.readers import READERS
 from emsedit_jax.errors import InputError, near
 
-__all__ = ["READERS", "Cue", "EditRecord", "Role", "counted", "load", "parse_rows"]
+__all__ = ["READERS", "Cue", "EditRecord", "Loaded", "Role", "load", "parse_rows", "read", "refusal"]
 
 RowRange = tuple[int, int | None]  # start and stop, stop excluded; None: to the end of the file
 
 
-@dataclass(frozen=True)
-class EditRecord:
-    """One fact to write: how it is asked, how else it may be asked, and what must not move."""
+class Loaded(NamedTuple):
+    """The facts of the good rows of a file, and what is wrong with the others."""
 
-    edit: Cue
-    equiv: tuple[Cue, ...]
-    unrel: tuple[Cue, ...]
-    subject: str
-    source: str  # "zsre_eval.json row 12", for messages
+    name: str  # of the file, for messages
+    records: list[EditRecord]
+    faults: list[Fault]
 
 
 def load(
@@ -43,39 +41,84 @@ def load(
     rows: RowRange | None = None,
     seed: int = 0,
 ) -> list[EditRecord]:
-    """Reads the facts of one file, in file order.
+    """Reads the facts of one file, in file order, as `read` does.
+
+    Raises: InputError as `read` does, and where there is any bad row: one report names them all.
+    """
+    found = read(name, path, role=role, limit=limit, rows=rows, seed=seed)
+    if found.faults:
+        raise refusal(name, path, found)
+    return found.records
+
+
+def read(
+    name: str,
+    path: str | Path,
+    *,
+    role: Role,
+    limit: int | None = None,
+    rows: RowRange | None = None,
+    seed: int = 0,
+) -> Loaded:
+    """Reads the facts of one file, in file order; bad rows are left out and told.
 
     Args:
       name: a key of `READERS`.
-      path: the file.
+      path: the file, or a data set of the Hugging Face hub (see `files.read`).
       role: whether they are to train on or to evaluate with; some data sets read a row differently.
-      limit: at most so many records.
+      limit: at most so many rows.
       rows: (start, stop): only these rows of the file, stop excluded. Rows outside are not looked at.
       seed: of what is drawn inside a row (the paraphrase of fever). A draw depends on it and on the row's number
         alone, and is made once; the published program draws anew each time an item is read.
 
-    Raises: InputError for an unknown name, a negative seed, and a file that is missing, malformed or has bad rows.
+    Raises: InputError for an unknown name, a negative seed, a file that is missing or malformed, and where no row of
+      it is good.
     """
     if name not in READERS:
         raise InputError(f"There is no data set '{name}'.{near(name, READERS)} Known: {', '.join(READERS)}.")
     if seed < 0:
         raise InputError(f"A seed is 0 or larger, not {seed}.")
+    if not str(path):
+        raise InputError(f"No file is given for the data set {name}: set its path.")
     reader = READERS[name]
-    found = _parse(reader, name, path)
-    start, stop = _selection(len(found), path, limit, rows)
+    found = files.read(path, reader.forms, role)
+    start, stop = _selection(len(found.rows), path, limit, rows)
 
     records, faults = [], []
     for number in range(start, stop):
-        source = f"{Path(path).name} row {number}"
         try:
-            if not isinstance(found[number], dict):
-                raise RowFault(f"the row is {kind(found[number])}, not an object")
-            records.append(EditRecord(*reader.cues(found[number], role, _draw(seed, number)), source))
+            facts = reader.cues(_object(found.rows[number]), role, _draw(seed, number))
+            records += _records(facts, f"{found.name} row {number}")
         except RowFault as fault:
-            faults.append(f"row {number}: {fault}")
-    if faults:
-        raise InputError(f"{path}: {counted(faults)}. Correct the file, or the data set's name ({name}).")
-    return records
+            faults.append(Fault(f"row {number}", str(fault)))
+    loaded = Loaded(found.name, records, faults)
+    if not records:
+        raise refusal(name, path, loaded)
+    return loaded
+
+
+def refusal(name: str, path: str | Path, found: Loaded) -> InputError:
+    """What to say of a file with bad rows."""
+    skip = f", or leave such rows out with {SKIP}" if found.records else ""
+    return InputError(f"{path}: {report(found.faults)}. Correct the file, or the data set's name ({name}){skip}.")
+
+
+def _object(row: Any) -> dict:
+    """The row, which must be an object. Raises: RowFault."""
+    if isinstance(row, RowFault):
+        raise row
+    if not isinstance(row, dict):
+        raise RowFault(f"the row is {kind(row)}, not an object")
+    return row
+
+
+def _records(facts: Sequence[Cues], row: str) -> list[EditRecord]:
+    """The facts of one row, each with where it comes from."""
+    sources = [row] if len(facts) == 1 else [f"{row} fact {m}" for m in range(len(facts))]
+    return [
+        EditRecord(one.edit, one.equiv, one.unrel, one.subject, source, one.asked, one.borrowed, len(facts))
+        for one, source in zip(facts, sources, strict=True)
+    ]
 
 
 def _draw(seed: int, number: int) -> Draw:
@@ -97,43 +140,6 @@ def parse_rows(words: str) -> RowRange | None:
     if stop is not None and stop <= start:
         raise InputError(f"rows {words!r} are none: the stop, which is not read itself, must be after the start.")
     return start, stop
-
-
-def counted(faults: Sequence[str]) -> str:
-    """`"5 bad rows (counting from 0): <first>; <second>; <third>; and 2 more"`."""
-    more = [f"and {len(faults) - 3} more"] if len(faults) > 3 else []
-    return f"{len(faults)} bad row{'s' * (len(faults) > 1)} (counting from 0): {'; '.join([*faults[:3], *more])}"
-
-
-def _parse(reader: Reader, name: str, path: str | Path) -> list[Any]:
-    if not str(path):
-        raise InputError(f"No file is given for the data set {name}: set its path.")
-    try:
-        rows = reader.parse(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file{_beside(Path(path))}; check the path.") from None
-    except OSError as error:
-        raise InputError(f"{path}: the file cannot be read ({error.strerror or error}). Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}. Save the file as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        fault = f"it is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        raise InputError(f"{path}: {fault}. Correct the file, or fetch it again.") from None
-    except RecursionError:
-        raise InputError(f"{path}: it is nested too deep to be a list of rows. Correct the file.") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}. Correct the file, or fetch it again.") from None
-    if not rows:
-        raise InputError(f"{path}: the file holds no rows.")
-    return rows
-
-
-def _beside(path: Path) -> str:
-    """Names files of the same folder that are called nearly so."""
-    try:
-        return hint(path.name, sorted(entry.name for entry in path.parent.iterdir()))
-    except OSError:
-        return ""
 
 
 def _selection(size: int, path: str | Path, limit: int | None, rows: RowRange | None) -> tuple[int, int]:

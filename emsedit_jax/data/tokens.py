@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from emsedit_jax.data.records import Cue, counted
+from emsedit_jax.data.cues import Cue
+from emsedit_jax.data.faults import SKIP, Fault, report
+from emsedit_jax.data.fields import RowFault
 from emsedit_jax.errors import InputError, near
 
 Tokenizer = Callable[..., Mapping[str, Any]]  # a Hugging Face tokenizer, called on a list of texts
@@ -47,30 +49,42 @@ def tokenize(
 
     Raises: InputError if a prompt or an answer tokenises to nothing, or prompt and answer together are too long.
     """
+    items = attempt(cues, tokenizer, max_tokens=max_tokens)
+    refuse([Fault(source, str(one)) for source, one in zip(sources, items, strict=True) if isinstance(one, RowFault)])
+    return [item for item in items if isinstance(item, TokenItem)]
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raises: InputError if there are any faults."""
+    if faults:
+        raise InputError(f"{report(faults)}. Correct these rows, or leave them out with {SKIP}.")
+
+
+def attempt(
+    cues: Sequence[Cue], tokenizer: Tokenizer, *, max_tokens: int | None = None
+) -> Sequence[TokenItem | RowFault]:
+    """As `tokenize`, but what cannot be used stands among the others as the fault that says why."""
     if not cues:
         return []
     asked = tokenizer([cue.prompt for cue in cues], return_special_tokens_mask=True, return_attention_mask=False)
     answers = _answers([cue.answer for cue in cues], tokenizer)
     rivals = iter(_answers([cue.versus for cue in cues if cue.versus is not None], tokenizer))
-
-    items, faults = [], []
-    columns = zip(cues, sources, asked["input_ids"], asked["special_tokens_mask"], answers, strict=True)
-    for cue, source, prompt_ids, special, answer_ids in columns:
+    found: list[TokenItem | RowFault] = []
+    columns = zip(cues, asked["input_ids"], asked["special_tokens_mask"], answers, strict=True)
+    for cue, prompt_ids, special, answer_ids in columns:
         versus_ids = () if cue.versus is None else tuple(next(rivals))
+        length = len(prompt_ids) + len(answer_ids) - 1
         if all(special):
-            faults.append(f"{source}: the prompt {cue.prompt!r} tokenises to nothing")
+            found.append(RowFault(f"the prompt {cue.prompt!r} tokenises to nothing"))
         elif not answer_ids:
-            faults.append(f"{source}: the answer {cue.answer!r} tokenises to nothing")
+            found.append(RowFault(f"the answer {cue.answer!r} tokenises to nothing"))
         elif cue.versus is not None and not versus_ids:
-            faults.append(f"{source}: the answer to be beaten {cue.versus!r} tokenises to nothing")
-        elif max_tokens is not None and len(prompt_ids) + len(answer_ids) - 1 > max_tokens:
-            length = len(prompt_ids) + len(answer_ids) - 1
-            faults.append(f"{source}: prompt and answer take {length} tokens, the model takes {max_tokens}")
+            found.append(RowFault(f"the answer to be beaten {cue.versus!r} tokenises to nothing"))
+        elif max_tokens is not None and length > max_tokens:
+            found.append(RowFault(f"prompt and answer take {length} tokens, the model takes {max_tokens}"))
         else:
-            items.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids), versus_ids))
-    if faults:
-        raise InputError(f"{counted(list(dict.fromkeys(faults)))}. Correct or leave out these rows.")
-    return items
+            found.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids), versus_ids))
+    return found
 
 
 def _answers(answers: Sequence[str], tokenizer: Tokenizer) -> Sequence[Sequence[int]]:

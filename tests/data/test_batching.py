@@ -155,11 +155,11 @@ def test_every_text_is_tokenised_once(letters):
     [
         (
             {"num_batches": 4},
-            "4 x n_edits=3 = 12 rows are needed, but there are 11 .*eval.json row 0.*lower dataset.n_edit",
+            "4 x n_edits=3 = 12 facts are needed, but there are 11 .*eval.json row 0.*lower dataset.n_edit",
         ),
-        ({"n_edits": 12, "num_batches": 1}, "1 x n_edits=12 = 12 rows are needed, but there are 11"),
-        ({"n_edits": 12, "num_batches": None}, "1 x n_edits=12 = 12 rows are needed"),
-        ({"records": []}, "2 x n_edits=3 = 6 rows are needed, but there are 0: lower"),
+        ({"n_edits": 12, "num_batches": 1}, "1 x n_edits=12 = 12 facts are needed, but there are 11"),
+        ({"n_edits": 12, "num_batches": None}, "1 x n_edits=12 = 12 facts are needed"),
+        ({"records": []}, "2 x n_edits=3 = 6 facts are needed, but there are 0: lower"),
         ({"n_edits": 0}, "n_edits=0: both must be at least 1"),
         ({"num_batches": 0}, "0 batches .*: both must be at least 1"),
         ({"batch_size": 0}, "set dataset.batch_size, now 0"),
@@ -172,7 +172,8 @@ def test_every_text_is_tokenised_once(letters):
         ({"rows": np.zeros((2, 3))}, "whole numbers from 0 to 10"),
         (
             {"max_tokens": 4},
-            r"5 bad rows .*: eval.json row 1 \(edit\): prompt and answer take 5 tokens, the model takes 4",
+            r"^6 bad rows .*: eval.json row 1 \(edit\): prompt and answer take 5 tokens, the model takes 4; .*; "
+            r"eval.json rows 0-5 \(equiv\): prompt and answer take 5 tokens, the model takes 4\. Correct these rows",
         ),
     ],
 )

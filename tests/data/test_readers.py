@@ -1,11 +1,13 @@
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from emsedit_jax.data.records import READERS, Cue, EditRecord, load
+from emsedit_jax.data.cues import Asked
+from emsedit_jax.data.records import Cue, EditRecord, load
 from emsedit_jax.errors import InputError
 
 RECORDED = Path(__file__).parents[1] / "golden/data"
@@ -53,6 +55,11 @@ FEVER = {
     "unrel_ans": "REFUTES",
 }
 EDIT = Cue("The author of Emma is", "Goethe")
+RIPPLE_ASKS = (
+    Asked("Subject_Aliasing", "later", ("Goethe",)),
+    Asked("Relation_Specificity", "The hero of Emma is", (" Mr Knightley", "Knightley")),
+    Asked("Relation_Specificity", "later", ("too late",)),
+)
 
 
 def changed(row, path, value):
@@ -118,6 +125,7 @@ def test_a_ripple_row_is_read_by_its_own_form_whatever_the_role(write, role):
         unrel=(Cue("The hero of Emma is", " Mr Knightley"),),
         subject="Emma",
         source="facts.json row 1",
+        asked=RIPPLE_ASKS if role == "eval" else (),
     )
 
 
@@ -145,6 +153,97 @@ def test_what_a_ripple_row_has_none_of_the_edit_stands_for(write, field, value, 
     assert {"equiv": record.equiv, "unrel": record.unrel} == {
         kind: (cue,) for kind, cue in ({"equiv": equiv, "unrel": unrel} | expected).items()
     }
+    assert record.borrowed == tuple(kind for kind, cue in expected.items() if cue is EDIT)
+
+
+def test_a_ripple_row_with_nothing_but_its_edit_borrows_both_kinds(write):
+    (record,) = load("ripple_effect", write([{"prompt": "p", "target_new": "a", "subject": "s"}]), role="eval")
+    cue = Cue("p", "a")
+    assert (record.equiv, record.unrel, record.borrowed, record.asked) == ((cue,), (cue,), ("equiv", "unrel"), ())
+
+
+def test_all_items_of_all_ripple_criteria_are_asked_in_evaluation(write):
+    criteria = (
+        "Logical_Generalization",
+        "Compositionality_I",
+        "Compositionality_II",
+        "Subject_Aliasing",
+        "Relation_Specificity",
+        "Forgetfulness",
+    )
+    items = [
+        {"prompt": "p", "targets": ["", "a", "b"]},
+        {"prompt": " ", "targets": ["c"]},
+        {"prompt": "q", "targets": [""]},
+    ]
+    row = {"prompt": "p", "target_new": "a", "subject": "s"} | {name: items for name in reversed(criteria)}
+    (record,) = load("ripple_effect", write([row]), role="eval")
+    assert record.asked == tuple(Asked(name, "p", ("a", "b")) for name in criteria)
+    assert load("ripple_effect", write([row]), role="train") == [dataclasses.replace(record, asked=())]
+
+
+# ---------------------------------------------------------------------------------------------- mquake
+
+
+MQUAKE = {
+    "requested_rewrite": [
+        {
+            "prompt": "{} wrote",
+            "subject": "Austen",
+            "target_new": {"str": "Faust"},
+            "question": "What did Austen write?",
+        },
+        {"prompt": "Faust is in {}", "subject": "x", "target_new": {"str": "Latin"}, "question": "What is Faust in?"},
+    ],
+    "questions": ["In what language did Austen write?", "Austen's language?"],
+    "new_answer": "Latin",
+    "new_answer_alias": ["", "la"],
+    "new_single_hops": [
+        {"question": "What did Austen write?", "answer": "Faust", "answer_alias": []},
+        {"question": "What is Faust in?", "answer": "Latin", "answer_alias": ["la"]},
+    ],
+}
+
+
+def test_an_mquake_row_is_several_facts_whose_questions_hang_on_the_last(write):
+    one, other = load("mquake", write([MQUAKE]), role="eval")
+    assert one == EditRecord(
+        edit=Cue("Austen wrote", "Faust"),
+        equiv=(Cue("What did Austen write?", "Faust"),),
+        unrel=(),
+        subject="Austen",
+        source="facts.json row 0 fact 0",
+        parts=2,
+    )
+    assert other == EditRecord(
+        edit=Cue("Faust is in x", "Latin"),
+        equiv=(Cue("What is Faust in?", "Latin"),),
+        unrel=(),
+        subject="x",
+        source="facts.json row 0 fact 1",
+        asked=(
+            Asked("multi_hop", "In what language did Austen write?", ("Latin", "la")),
+            Asked("multi_hop", "Austen's language?", ("Latin", "la")),
+            Asked("single_hop", "What did Austen write?", ("Faust",)),
+            Asked("single_hop", "What is Faust in?", ("Latin", "la")),
+        ),
+        parts=2,
+    )
+    assert one.row == other.row == "facts.json row 0"
+    assert load("mquake", write([MQUAKE]), role="train") == [one, dataclasses.replace(other, asked=())]
+
+
+def test_an_mquake_row_of_one_fact_is_called_as_any_other(write):
+    row = changed(MQUAKE, "requested_rewrite", MQUAKE["requested_rewrite"][:1])
+    (record,) = load("mquake", write([row]), role="eval")
+    assert (record.source, record.row, record.parts) == ("facts.json row 0", "facts.json row 0", 1)
+    assert len(record.asked) == 4
+
+
+def test_rows_and_limits_count_rows_and_not_their_facts(write):
+    path = write([MQUAKE] * 4)
+    sources = [record.source for record in load("mquake", path, role="eval", rows=(1, None), limit=2)]
+    assert sources == [f"facts.json row {row} fact {fact}" for row in (1, 2) for fact in (0, 1)]
 
 
 # ---------------------------------------------------------------------------------------------- fever
@@ -235,6 +334,22 @@ def test_a_paraphrase_is_drawn_by_seed_and_row_number_alone(write):
             [{"prompt": "p", "targets": ["", None]}],
             "field 'Relation_Specificity[0].targets[1]' is null, not text",
         ),
+        ("ripple_effect", RIPPLE, "Forgetfulness", [{"prompt": "p"}], "field 'Forgetfulness[0].targets' is missing"),
+        ("ripple_effect", RIPPLE, "Compositionality_II", "p", "field 'Compositionality_II' is text, not a list"),
+        ("mquake", MQUAKE, "requested_rewrite", [], "field 'requested_rewrite' is an empty list"),
+        ("mquake", MQUAKE, "requested_rewrite", {}, "field 'requested_rewrite' is an object, not a list"),
+        ("mquake", MQUAKE, "requested_rewrite", [{"prompt": "{}"}], "field 'requested_rewrite[0].subject' is missing"),
+        (
+            "mquake",
+            MQUAKE,
+            "requested_rewrite",
+            [{"prompt": "{}", "subject": "s", "target_new": {"str": "a"}}],
+            "field 'requested_rewrite[0].question' is missing",
+        ),
+        ("mquake", MQUAKE, "questions", [], "field 'questions' is an empty list"),
+        ("mquake", MQUAKE, "new_answer", "", "field 'new_answer' is empty"),
+        ("mquake", MQUAKE, "new_answer_alias", [3], "field 'new_answer_alias[0]' is a number, not text"),
+        ("mquake", MQUAKE, "new_single_hops", [{"question": "q"}], "field 'new_single_hops[0].answer' is missing"),
         ("fever", FEVER, "alt", ..., "field 'alt' is missing"),
         ("fever", FEVER, "unrel_ans", True, "field 'unrel_ans' is true or false, not text"),
         ("fever", FEVER, "equiv_prompt", "one", "field 'equiv_prompt' is text, not a list"),
@@ -249,7 +364,7 @@ def test_a_bad_field_is_named_with_file_and_row(write, name, row, path, value, s
     message = str(caught.value)
     assert message.startswith(f"{file}: 1 bad row (counting from 0): row 1: ")
     assert says in message
-    assert message.endswith(f"Correct the file, or the data set's name ({name}).")
+    assert f". Correct the file, or the data set's name ({name}), or leave such rows out with --config." in message
     assert "\n" not in message
 
 
@@ -263,7 +378,7 @@ def test_only_what_is_taken_to_train_on_is_looked_at(write):
 # ---------------------------------------------------------------------------------------------- recorded files
 
 
-@pytest.mark.parametrize("name", [name for name in READERS if name != "worldfacts"])
+@pytest.mark.parametrize("name", [path.name for path in sorted(RECORDED.iterdir())])
 def test_the_recorded_files_are_read_in_both_roles(name):
     files = sorted((RECORDED / name).glob("*.json"))
     assert len(files) == 2

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from emsedit_jax.data.records import READERS, Cue, EditRecord, load, parse_rows
+from emsedit_jax.data.faults import Fault, by_row
+from emsedit_jax.data.records import READERS, Cue, EditRecord, load, parse_rows, read
 from emsedit_jax.errors import InputError
 
 ZSRE = {
@@ -190,12 +191,32 @@ def test_a_misspelt_field_is_met_with_the_nearest_one(write):
     assert "row 0: field 'ans' is missing (Did you mean 'answer'" in refusal("zsre", write([row]))
 
 
-def test_all_bad_rows_are_counted_and_three_are_named(write):
-    rows = [ZSRE, {}, 7, {**ZSRE, "ans": ""}, {}, ZSRE, {}]
-    message = refusal("zsre", write(rows))
-    assert "5 bad rows (counting from 0): row 1: field 'ans' is missing; row 2: the row is a number, not an" in message
-    assert "row 3: field 'ans' is empty; and 2 more." in message
-    assert "row 4" not in message
+def test_all_bad_rows_are_told_and_those_with_the_same_fault_together(write):
+    rows = [ZSRE, {}, 7, {**ZSRE, "ans": ""}, {}, ZSRE, {}, {}, {}, {**ZSRE, "ans": None}]
+    path = write(rows)
+    assert refusal("zsre", path) == (
+        f"{path}: 8 bad rows (counting from 0): rows 1, 4, 6-8: field 'ans' is missing; row 2: the row is a number, "
+        "not an object; row 3: field 'ans' is empty; row 9: field 'ans' is null, not text. Correct the file, or the data "
+        "set's name (zsre), or leave such rows out with --config.dataset.on_bad_row=skip."
+    )
+
+
+def test_bad_rows_are_left_out_and_told(write):
+    found = read("zsre", write([{}, ZSRE, 7, ZSRE]), role="eval")
+    assert [record.source for record in found.records] == ["facts.json row 1", "facts.json row 3"]
+    assert found.faults == [
+        Fault("row 0", "field 'ans' is missing"),
+        Fault("row 2", "the row is a number, not an object"),
+    ]
+    assert by_row(found.faults, f"{found.name} ") == (
+        "facts.json row 0: field 'ans' is missing",
+        "facts.json row 2: the row is a number, not an object",
+    )
+
+
+def test_a_file_without_a_good_row_is_refused_though_bad_rows_may_be_left_out(write):
+    with pytest.raises(InputError, match=r"2 bad rows .*: rows 0-1: field 'ans' is missing\. Correct .* \(zsre\)\.$"):
+        read("zsre", write([{}, {}]), role="eval")
 
 
 @pytest.mark.parametrize(
@@ -216,14 +237,24 @@ def test_a_file_that_is_no_list_of_rows_is_refused(write, content, says):
     assert says in message
 
 
-def test_a_bad_line_of_json_lines_is_named(write):
-    assert "it is not JSON at line 3, column 2" in refusal("worldfacts", write(json.dumps(FACT) + "\n\n{]\n"))
+def test_a_bad_line_of_json_lines_is_a_bad_row_like_any_other(write):
+    path = write("\n".join([json.dumps(FACT), "", "{]", "7", json.dumps(FACT), '{"prompt"']))
+    message = refusal("worldfacts", path)
+    assert f"{path}: 3 bad rows (counting from 0): row 1: it is not JSON at line 3, column 2: " in message
+    assert "; row 2: the row is a number, not an object; row 4: it is not JSON at line 6, column 10: " in message
+    found = read("worldfacts", path, role="eval")
+    assert [record.source for record in found.records] == ["facts.json row 0", "facts.json row 3"]
+    for line, says in (("[" * 100_000, "nested too deep to be a row, at line 1"), ("9" * 5000, "not JSON at line 1: ")):
+        assert says in refusal("worldfacts", write(line))
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "latin.json"
     path.write_bytes(b'["caf\xe9"]')
-    assert f"{path}: not UTF-8 text at byte 5" in refusal("zsre", path)
+    assert refusal("zsre", path) == (
+        f"{path}: not UTF-8 text at byte 5 (0xe9). "
+        "Save the file as UTF-8, for instance: iconv -f latin1 -t utf-8 OLD > NEW."
+    )
 
 
 def test_a_missing_file_is_met_with_its_neighbours(write):
@@ -240,4 +271,6 @@ def test_a_folder_and_an_empty_path_are_refused(tmp_path):
 
 def test_an_unknown_data_set_is_met_with_near_ones(write):
     message = refusal("zrse", write([ZSRE]))
-    assert "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, counterfact, ripple_effect, fever, worldf" in message
+    assert (
+        "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, counterfact, ripple_effect, fever, mquake, w" in message
+    )
