@@ -14,6 +14,11 @@ def main(argv: Sequence[str]) -> None:
         return
     command = cli.read(argv)
     cli.quiet()
+    if command.runs and command.to is not None:  # files alone; no model, no devices
+        from emsedit_jax.run import compare
+
+        compare.run_compare(command.runs, command.to)
+        return
 
     # only now, so that a mistake in a flag is answered at once
     from emsedit_jax.run import main as program

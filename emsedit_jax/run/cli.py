@@ -22,8 +22,9 @@ from ml_collections.config_flags.config_flags import FlagOrderError
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import settings, workdir
 
-MODES = ("train", "eval", "export")
+MODES = ("train", "eval", "export", "compare")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
+TO_A_FOLDER = ("export", "compare")  # what --to is for
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 USAGE = """\
@@ -32,6 +33,7 @@ Edit a language model's facts and score the result.
   python launch.py --config=configs/quickstart.py
   python launch.py --config=configs/zsre_llama.py:editor=ultraedit --config.num_seq=400 --config.dataset.n_edits=20
   python launch.py --mode=eval --workdir=runs/quickstart-...
+  python launch.py --mode=compare --workdir=runs/one-...,runs/another-...
 
 --config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=rledit or editor=rledit,iters=2;
                          the editors are emsedit, rledit, malmen, mend, ultraedit
@@ -49,8 +51,10 @@ Edit a language model's facts and score the result.
                            --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
                            --config.train.update_every=batch --config.train.schedule=cosine
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
---mode=train|eval|export train: train, edit and score (default); eval: score the edits saved in --workdir again;
-                         export: write the model with these edits to the folder --to, as Hugging Face has it
+--mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
+                         export: write the model with these edits to the folder --to, as Hugging Face has it;
+                         compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
+                         runs/compare-<time>)
 
 Exit codes: 0 done, 2 bad input, 130 interrupted."""
 
@@ -58,10 +62,11 @@ Exit codes: 0 done, 2 bad input, 130 interrupted."""
 class Command(NamedTuple):
     """What was asked for."""
 
-    config: ml_collections.ConfigDict  # checked and locked
+    config: ml_collections.ConfigDict  # checked and locked; empty for a comparison
     workdir: Path
     mode: str
-    to: Path | None = None  # where an export goes
+    to: Path | None = None  # where an export or a comparison goes
+    runs: tuple[Path, ...] = ()  # to be compared; the first is also `workdir`
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -139,7 +144,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=list(argv))
     flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
     flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
-    flags.DEFINE_string("to", None, "where an export goes", flag_values=values)
+    flags.DEFINE_string("to", None, "where an export or a comparison goes", flag_values=values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
@@ -160,8 +165,12 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
     to: str | None = values.to
     if mode == "export" and not (to and to.strip()):
         raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
-    if mode != "export" and to is not None:
-        raise InputError(f"--to={to} is where an export goes; it needs --mode=export.")
+    if mode not in TO_A_FOLDER and to is not None:
+        raise InputError(
+            f"--to={to} is where an export or a comparison goes; it needs --mode=export or --mode=compare."
+        )
+    if mode == "compare":
+        return _comparison(folder or "", to, given)
     if given is not None:
         config = values.config
         path = Path(folder) if folder is not None else _new_folder(Path(given.split(":", 1)[0]).stem)
@@ -172,6 +181,18 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
         raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
     settings.check(config)
     return Command(config, path, mode, Path(to) if to else None)
+
+
+def _comparison(folders: str, to: str | None, given: str | None) -> Command:
+    paths = tuple(Path(name.strip()) for name in folders.split(",") if name.strip())
+    if given is not None:
+        raise InputError("--mode=compare takes runs as they were made: leave --config out, name them with --workdir.")
+    if len(paths) < 2:
+        raise InputError("--mode=compare needs --workdir=FOLDER,FOLDER,... of two finished runs or more.")
+    if to is not None and not to.strip():
+        raise InputError("--to is empty: name a folder, or leave the flag out.")
+    target = Path(to) if to else _new_folder("compare")
+    return Command(ml_collections.ConfigDict().lock(), paths[0], "compare", target, paths)
 
 
 def _new_folder(name: str) -> Path:

@@ -57,6 +57,14 @@ def test_eval_takes_the_config_of_the_run(tmp_path):
     assert command.workdir == tmp_path
 
 
+def test_a_comparison_takes_several_runs(monkeypatch):
+    command = read("--mode=compare", "--workdir=runs/one, runs/two,runs/three", "--to=there")
+    assert (command.mode, command.to) == ("compare", Path("there"))
+    assert command.runs == (Path("runs/one"), Path("runs/two"), Path("runs/three"))
+    monkeypatch.setattr(cli.time, "strftime", lambda _: "noon")
+    assert read("--mode=compare", "--workdir=runs/one,runs/two").to == Path("runs/compare-noon")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -82,10 +90,17 @@ def test_eval_takes_the_config_of_the_run(tmp_path):
         ([f"{QUICKSTART}:rank=3"], "unknown config argument 'rank'"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: there is no such flag. Did you mean 'workdir'?"),
         ([QUICKSTART, "--workdir="], "--workdir is empty"),
-        ([QUICKSTART, "--mode=evl"], "--mode=evl: must be one of train, eval, export. Did you mean 'eval'?"),
+        ([QUICKSTART, "--mode=evl"], "must be one of train, eval, export, compare. Did you mean 'eval'?"),
         ([QUICKSTART, "train"], "'train' is not a flag"),
         (["--mode=eval"], "--mode=eval needs --workdir=FOLDER"),
         (["--mode=eval", "--workdir=configs"], "configs holds no run"),
+        ([QUICKSTART, "--to=there"], "it needs --mode=export or --mode=compare"),
+        (["--mode=compare"], "--mode=compare needs --workdir=FOLDER,FOLDER,... of two finished runs or more"),
+        (["--mode=compare", "--workdir=one,"], "of two finished runs or more"),
+        (["--mode=compare", "--workdir=one,two", "--to= "], "--to is empty"),
+        (["--mode=compare", "--workdir=one,two", QUICKSTART], "leave --config out"),
+        (["--mode=compare", "--workdr=one,two"], "Did you mean 'workdir'"),
+        (["--mode=comapre", "--workdir=one,two"], "Did you mean 'compare'"),
         (["--flagfile=nowhere"], "nowhere"),
     ],
 )  # fmt: skip
