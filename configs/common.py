@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.dataset.rows = ""  # which rows of valid_path to edit, such as 4096:8192; empty: all
     config.dataset.train_rows = ""  # likewise, of train_path
     config.dataset.limit = 0  # rows read of each file; 0: all
+    config.dataset.on_bad_row = "error"  # error: stop, naming all of them; skip: leave them out
     config.dataset.batch_tokens = 512  # tokens of a pass over an edit batch; a larger batch takes several: less memory
 
     config.model = ml_collections.ConfigDict()

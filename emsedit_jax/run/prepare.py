@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import ml_collections
 
-from emsedit_jax.data import batching, embedded, records
+from emsedit_jax.data import batching, checks
 from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.data.records import Role
 from emsedit_jax.data.scoring import ScorePlan, plan_scoring
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError
@@ -20,9 +22,8 @@ from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import methods
 from emsedit_jax.meta.gradient import OptimiserSpec
 from emsedit_jax.meta.trajectory import Editor, Learning
-from emsedit_jax.run import networks
-
-ROWS_FIELD = {"train": "train_rows", "eval": "rows"}  # of config.dataset, by role
+from emsedit_jax.run import facts, networks
+from emsedit_jax.run.facts import Found
 
 
 class Prepared(NamedTuple):
@@ -38,6 +39,8 @@ class Prepared(NamedTuple):
     valid_plan: EditPlan
     score_plan: ScorePlan
     prefixes: PrefixStore
+    skipped: Mapping[str, Sequence[str]] = MappingProxyType({})  # role -> bad rows left out, a text each
+    conflicts: Sequence[str] = ()  # prompts that are to be given several answers
 
 
 def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prepared:
@@ -50,13 +53,9 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     held = config.train.holdout if learns else 0
     if training and config.editor.get("load"):
         networks.file_of(config.editor.load)
-    train_records = _records(config, "train") if learns else []
-    a_trajectory = batches_of_training(config, method, len(train_records)) if learns else 0
-    if learns:
-        _check_rows(config, "train", len(train_records), a_trajectory, config.train.n_trajectories, held)
-    learning = learning_of(config, method, a_trajectory) if learns else None
-    valid_records = _records(config, "eval")
-    _check_rows(config, "eval", len(valid_records), config.num_seq)
+    roles: tuple[Role, ...] = ("train", "eval") if learns else ("eval",)
+    found = facts.read(config, roles)
+    a_trajectory, learning = _checked(config, method, found)
 
     started = time.monotonic()
     lm = model.load_lm(
@@ -69,15 +68,18 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     say("model", f"{lm_line}, loaded in {time.monotonic() - started:.1f} s")
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
 
-    valid_plan = _plan(config, lm, valid_records, config.num_seq, draw=1)
-    train_plan = holdout = None
+    if config.dataset.on_bad_row == "skip":
+        found = facts.usable(found, lm)
+        a_trajectory, learning = _checked(config, method, found)
+    n_train = a_trajectory * config.train.n_trajectories
+    plans = facts.plans(config, found, lm, {"train": n_train + held, "eval": config.num_seq})
+    valid_plan, train_plan, holdout = plans["eval"], None, None
     if learns:
-        n_train = a_trajectory * config.train.n_trajectories
-        both = _plan(config, lm, train_records, n_train + held, draw=0)
-        both, valid_plan = batching.share_shapes(both, valid_plan)
+        both, valid_plan = batching.share_shapes(plans["train"], valid_plan)
         train_plan = both.part(0, n_train)
         holdout = plan_scoring(both.part(n_train, n_train + held), config.eval.batch_tokens) if held else None
-    say("data", _data_line(config, len(train_records), valid_plan, train_plan, held))
+    conflicts = checks.conflicts(facts.drawn(valid_plan))
+    say("data", facts.line(config, found, valid_plan, train_plan, conflicts))
     say("sites", _sites_line(config, sites))
 
     sizes: dict[str, Any] = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
@@ -87,7 +89,23 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     prefixes = PrefixStore(lm.config, sites, lm.params, config.eval.prefix_store_mb)
     score_plan = plan_scoring(valid_plan, config.eval.batch_tokens)
     base = identify(config.model.name_or_path, lm.params)
-    return Prepared(config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes)
+    skipped: dict[str, Sequence[str]] = {role: one.skipped for role, one in found.items()}
+    return Prepared(
+        config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes, skipped, conflicts
+    )
+
+
+def _checked(config: ml_collections.ConfigDict, method: methods.Method, found: Found) -> tuple[int, Learning | None]:
+    """(batches of a training trajectory, how to learn), once there are facts enough, with the prompts that it takes."""
+    a_trajectory, learning, n_trajectories = 0, None, config.train.n_trajectories
+    if "train" in found:
+        known = found["train"]
+        a_trajectory = batches_of_training(config, method, len(known.records))
+        facts.check_enough(config, "train", known, a_trajectory, n_trajectories, config.train.holdout)
+        learning = learning_of(config, method, a_trajectory)
+        facts.check_lessons(config, known, a_trajectory * n_trajectories, learning)
+    facts.check_enough(config, "eval", found["eval"], config.num_seq)
+    return a_trajectory, learning
 
 
 def batches_of_training(config: ml_collections.ConfigDict, method: methods.Method, rows: int) -> int:
@@ -138,80 +156,6 @@ def learning_of(config: ml_collections.ConfigDict, method: methods.Method, a_tra
 def say(what: str, words: str) -> None:
     """One line about the run, before the work begins."""
     print(f"{what:<8} {words}", flush=True)
-
-
-def _records(config: ml_collections.ConfigDict, role: records.Role) -> list[records.EditRecord]:
-    dataset, field = config.dataset, ROWS_FIELD[role]
-    rows = records.parse_rows(dataset[field])
-    try:
-        return records.load(
-            dataset.name, _path(config, role), role=role, limit=dataset.limit or None, rows=rows, seed=config.seed
-        )
-    except InputError as error:
-        asked = f" Rows were chosen by --config.dataset.{field}={dataset[field]}." if rows else ""
-        raise InputError(f"{error}{asked}") from error
-
-
-def _path(config: ml_collections.ConfigDict, role: records.Role) -> str | Path:
-    path = config.dataset.train_path if role == "train" else config.dataset.valid_path
-    return embedded.path(role) if not path and config.dataset.name == "worldfacts" else path
-
-
-def _check_rows(
-    config: ml_collections.ConfigDict,
-    role: records.Role,
-    rows: int,
-    batches: int,
-    n_trajectories: int = 1,
-    holdout: int = 0,
-) -> None:
-    """Raises InputError where the file holds fewer rows than are asked for, with every field that asks for them."""
-    dataset = config.dataset
-    wanted = (batches * n_trajectories + holdout) * dataset.n_edits
-    if wanted <= rows:
-        return
-    sequence = batches == config.num_seq  # else step-wise training, which takes what there is, but one batch at least
-    asked, flags = (f"num_seq={batches}", ["num_seq"]) if sequence else (f"{batches} training batch", [])
-    if n_trajectories > 1:
-        asked, flags = f"{asked} x n_trajectories={n_trajectories}", [*flags, "train.n_trajectories"]
-    if holdout:
-        asked, flags = f"({asked} + holdout={holdout})", [*flags, "train.holdout"]
-    chosen = [name for name in ("limit", ROWS_FIELD[role]) if dataset[name]]
-    limited = f" ({', '.join(f'--config.dataset.{name}={dataset[name]}' for name in chosen)})" if chosen else ""
-    lower = " or ".join(f"--config.{name}" for name in (*flags, "dataset.n_edits"))
-    raise InputError(
-        f"{_path(config, role)}: {asked} x n_edits={dataset.n_edits} = {wanted} rows are needed, but there are "
-        f"{rows}{limited}; lower {lower}, or give more rows."
-    )
-
-
-def _plan(
-    config: ml_collections.ConfigDict, lm: LM, found: list[records.EditRecord], batches: int, draw: int
-) -> EditPlan:
-    dataset = config.dataset
-    return batching.plan_tasks(
-        found,
-        lm.tokenizer,
-        n_edits=dataset.n_edits,
-        num_batches=batches,
-        batch_size=dataset.batch_size,
-        token=config.editor.token,
-        seed=2 * config.seed + draw if dataset.shuffle else None,  # training and editing draw apart
-        max_tokens=lm.config.max_length,
-        pass_tokens=dataset.batch_tokens,
-    )
-
-
-def _data_line(
-    config: ml_collections.ConfigDict, train_rows: int, valid_plan: EditPlan, train_plan: EditPlan | None, held: int
-) -> str:
-    n_edits = config.dataset.n_edits
-    batches = "batches" if len(valid_plan) > 1 else "batch"
-    parts = [f"{len(valid_plan) * n_edits} facts to edit in {len(valid_plan)} {batches} of {n_edits}"]
-    if train_plan is not None:
-        apart = [f"{held * n_edits} to try it out on"] if held else []
-        parts = [f"{len(train_plan) * n_edits} of {train_rows} to train on", *apart, *parts]
-    return f"{config.dataset.name}: {', '.join(parts)}"
 
 
 def _sites_line(config: ml_collections.ConfigDict, sites) -> str:

@@ -126,6 +126,7 @@ FIELDS: dict[str, Field] = {
     "dataset.rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
     "dataset.train_rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
     "dataset.batch_tokens": whole(1),
+    "dataset.on_bad_row": one_of(("error", "skip")),
     "eval.examples": whole(0),
     "eval.max_new_tokens": whole(1),
     "eval.final_only": BOOL,

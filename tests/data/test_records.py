@@ -196,8 +196,8 @@ def test_all_bad_rows_are_told_and_those_with_the_same_fault_together(write):
     path = write(rows)
     assert refusal("zsre", path) == (
         f"{path}: 8 bad rows (counting from 0): rows 1, 4, 6-8: field 'ans' is missing; row 2: the row is a number, "
-        "not an object; row 3: field 'ans' is empty; row 9: field 'ans' is null, not text. Correct the file, or the data "
-        "set's name (zsre), or leave such rows out with --config.dataset.on_bad_row=skip."
+        "not an object; row 3: field 'ans' is empty; row 9: field 'ans' is null, not text. Correct the file, or the "
+        "data set's name (zsre), or leave such rows out with --config.dataset.on_bad_row=skip."
     )
 
 

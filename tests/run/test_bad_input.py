@@ -53,7 +53,7 @@ def test_bad_data_are_named_by_file_row_and_field(tmp_path, capsys, role, kind):
     [
         (f"--config.dataset.valid_path={tiny.DATA / 'zsre_evl.json'}", "Did you mean 'zsre_eval.json'"),
         ("--config.dataset.train_path=", "--config.dataset.train_path is empty"),
-        ("--config.dataset.n_edits=31", "num_seq=2 x n_edits=31 = 62 rows are needed, but there are 60"),
+        ("--config.dataset.n_edits=31", "num_seq=2 x n_edits=31 = 62 facts are needed, but there are 60"),
         ("--config.dataset.name=zrse", "Did you mean 'zsre'"),
         ("--config.editor.name=emsedt", "Did you mean 'emsedit'"),
         ("--config.dataset.name=zrse", "--config.dataset.name=zrse: must be one of zsre, counterfact, "),

@@ -79,21 +79,21 @@ def test_the_facts_of_the_package_need_no_file(capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--config.dataset.n_edits=31"], "zsre_train.json: num_seq=2 x n_edits=31 = 62 rows are needed, but .* 60"),
-        (["--config.dataset.limit=7"], "zsre_train.json: num_seq=2 x n_edits=4 = 8 rows are needed, but .* 7"),
+        (["--config.dataset.n_edits=31"], "zsre_train.json: num_seq=2 x n_edits=31 = 62 facts are needed, but .* 60"),
+        (["--config.dataset.limit=7"], "zsre_train.json: num_seq=2 x n_edits=4 = 8 facts are needed, but .* 7"),
         (["--config.dataset.valid_path=nowhere.json"], "nowhere.json: there is no such file"),
         (
             ["--config.train.n_trajectories=8"],
-            r"train.json: num_seq=2 x n_trajectories=8 x n_edits=4 = 64 rows are needed, but there are 60; lower "
+            r"train.json: num_seq=2 x n_trajectories=8 x n_edits=4 = 64 facts are needed, but there are 60; lower "
             r"--config.num_seq or --config.train.n_trajectories or --config.dataset.n_edits, or give more rows\.$",
         ),
         (
             ["--config.train.n_trajectories=7", "--config.train.holdout=2"],
-            r"\(num_seq=2 x n_trajectories=7 \+ holdout=2\) x n_edits=4 = 64 rows .* or --config.train.holdout or ",
+            r"\(num_seq=2 x n_trajectories=7 \+ holdout=2\) x n_edits=4 = 64 facts .* or --config.train.holdout or ",
         ),
         (
             ["--config.dataset.train_rows=10:17"],
-            r"= 8 rows are needed, but there are 7 \(--config.dataset.train_rows=10:17\); lower",
+            r"= 8 facts are needed, but there are 7 \(--config.dataset.train_rows=10:17\); lower",
         ),
         (["--config.dataset.rows=:7"], r"eval.json: .* but there are 7 \(--config.dataset.rows=:7\); lower"),
         (["--config.dataset.rows=50:61"], r"eval.json: rows 50:61 .* 0:60 .* by --config\.dataset\.rows=50:61\.$"),
@@ -112,7 +112,7 @@ def test_mistakes_in_the_data_are_told_before_the_model_is_loaded(no_model, flag
 
 def test_step_wise_training_that_finds_too_few_rows(no_model):
     more = ["--config.editor.max_steps=100", "--config.dataset.n_edits=20", "--config.train.holdout=3"]
-    said = r"train.json: \(1 training batch \+ holdout=3\) x n_edits=20 = 80 rows are needed, .* lower --config.train"
+    said = r"train.json: \(1 training batch \+ holdout=3\) x n_edits=20 = 80 facts are needed, .* lower --config.train"
     with pytest.raises(InputError, match=said):
         prepared(*more, editor="malmen")
 
@@ -126,6 +126,138 @@ def test_one_file_in_two_ranges_of_rows():
     assert asked(run.valid_plan) == [source[20:24], source[24:28]]
     limited = prepared(*more, "--config.dataset.limit=8", "--config.num_seq=1", "--config.dataset.n_edits=8")
     assert asked(limited.valid_plan) == [source[20:28]]
+
+
+# ---------------------------------------------------------------------------------------------- what rows may lack
+
+
+FACTS = [{"prompt": f"Fact {m} is", "answer": f"answer {m}", "paraphrases": [f"What is fact {m}?"]} for m in range(12)]
+UNRELATED = [{"prompt": "The sky is", "answer": "blue"}]
+
+
+def mine(tmp_path, rows, role, name="mine.jsonl"):
+    """Flags that read these rows of one's own facts; the training rows are the good ones unless they are given."""
+    path = tmp_path / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    good = tmp_path / "good.jsonl"
+    good.write_text("\n".join(map(json.dumps, FACTS)))
+    paths = {"train": good, "valid": good} | {role: path}
+    return ["--config.dataset.name=facts", *(f"--config.dataset.{one}_path={file}" for one, file in paths.items())]
+
+
+def test_bad_rows_are_left_out_before_batches_are_drawn(tmp_path, capsys):
+    rows = [*FACTS[:3], {"prompt": "p"}, 7, *FACTS[3:6], FACTS[6] | {"prompt": "long " * 3000}, *FACTS[7:9]]
+    flags = mine(tmp_path, rows, "valid")
+    with pytest.raises(
+        InputError, match=r"mine\.jsonl: 2 bad rows .*: row 3: field 'answer' is missing; row 4: the row"
+    ):
+        prepared(*flags)
+    run = prepared(*flags, "--config.dataset.on_bad_row=skip")
+    good = [one["prompt"] for one in (*FACTS[:6], *FACTS[7:9])]
+    assert asked(run.valid_plan) == [good[:4], good[4:]]
+    *others, too_long = run.skipped["eval"]
+    assert others == [
+        "mine.jsonl row 3: field 'answer' is missing",
+        "mine.jsonl row 4: the row is a number, not an object",
+    ]
+    assert too_long.startswith("mine.jsonl row 8 (edit): prompt and answer take ")
+    assert run.skipped["train"] == ()
+    assert f"; 3 bad rows of {tmp_path / 'mine.jsonl'} left out\n" in capsys.readouterr().out
+    more = ["--config.dataset.on_bad_row=skip", "--config.num_seq=3"]
+    with pytest.raises(
+        InputError, match=r"12 facts are needed, but .* 9 \(2 bad rows left out, the first: mine.jsonl row 3"
+    ):
+        prepared(*flags, *more)
+    with pytest.raises(
+        InputError, match=r"9 facts are needed, but .* 8 \(3 bad rows left out, the first: mine.jsonl row 3"
+    ):
+        prepared(*flags, *more, "--config.dataset.n_edits=3")
+
+
+def test_what_is_wrong_with_both_files_is_told_at_once(tmp_path, no_model):
+    flags = mine(tmp_path, [*FACTS, {}], "train")
+    bad = tmp_path / "none.jsonl"
+    with pytest.raises(InputError, match=r"mine\.jsonl: 1 bad row .* row 12: .*none\.jsonl: there is no such file"):
+        prepared(*flags, f"--config.dataset.valid_path={bad}")
+
+
+def test_what_cannot_be_tokenised_is_told_of_both_files_and_all_kinds(tmp_path):
+    long = "long " * 3000
+    rows = [FACTS[0] | {"prompt": long}, FACTS[1] | {"paraphrases": [long]}, *FACTS[2:8]]
+    flags = mine(tmp_path, rows, "train")
+    both = (
+        r"2 bad rows .*: mine.jsonl row 0 \(edit\): .*; mine.jsonl row 1 \(equiv\): .* 1 bad row .* other.jsonl row 3 "
+    )
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(map(json.dumps, [*FACTS[:3], FACTS[3] | {"prompt": long}, *FACTS[4:8]])))
+    with pytest.raises(InputError, match=both):
+        prepared(*flags, f"--config.dataset.valid_path={other}")
+
+
+@pytest.mark.parametrize(
+    ("editor", "field", "more", "said"),
+    [
+        (
+            "emsedit",
+            "paraphrases",
+            [],
+            r"row 4 has a paraphrase, which emsedit learns from; .* --config.editor.n_epochs=0",
+        ),
+        (
+            "malmen",
+            "unrelated",
+            ["--config.editor.max_steps=2"],
+            r"row 4 has an unrelated prompt, which malmen .* set --config.editor.loc_coef=0, ",
+        ),
+        ("rledit", "unrelated", [], "row 4 has an unrelated prompt, which rledit "),
+    ],
+)
+def test_training_rows_without_what_the_editor_learns_from(tmp_path, no_model, editor, field, more, said):
+    full = [row | {"unrelated": UNRELATED} for row in FACTS]
+    rows = [row if place not in range(4, 8) else row | {field: []} for place, row in enumerate(full)]
+    flags = [*mine(tmp_path, rows, "train"), *more]
+    with pytest.raises(InputError, match=f"mine.jsonl: no fact of the training batch of mine.jsonl {said}") as raised:
+        prepared(*flags, editor=editor)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(AssertionError, match="the model is loaded"):  # one of a batch is enough
+        prepared(*flags, "--config.dataset.n_edits=5", "--config.num_seq=1", editor=editor)
+    with pytest.raises(AssertionError, match="the model is loaded"):
+        prepared(*flags, "--config.editor.n_epochs=0", editor=editor)
+
+
+def test_nothing_unrelated_is_asked_of_an_editor_that_keeps_nothing_in_place(tmp_path):
+    flags = mine(tmp_path, FACTS, "train")
+    run = prepared(*flags, "--config.editor.loc_coef=0", editor="malmen")
+    assert run.train_plan is not None
+    assert [len(items) for items in run.train_plan.items["unrel"]] == [0]
+    assert prepared(*flags).train_plan is not None  # EMSEdit
+
+
+def test_rows_skipped_for_their_length_may_leave_a_batch_without_paraphrases(tmp_path):
+    rows = [row if place < 4 else row | {"paraphrases": []} for place, row in enumerate(FACTS)]
+    rows[7] |= {"paraphrases": ["long " * 3000]}
+    flags = mine(tmp_path, rows, "train")
+    more = ["--config.dataset.on_bad_row=skip", "--config.dataset.train_rows=0:9", "--config.dataset.n_edits=4"]
+    with pytest.raises(InputError, match=r"no fact of the training batch of mine\.jsonl row 4 has a paraphrase"):
+        prepared(*flags, *more)
+
+
+def test_contradictions_and_borrowed_prompts_are_told(tmp_path, capsys):
+    rows = [{"prompt": "p", "target_new": answer, "subject": "s"} for answer in ("a", "b", "a")]
+    rows += [
+        {"prompt": "q", "target_new": "a", "subject": "s", "Subject_Aliasing": [{"prompt": "o", "targets": ["a"]}]}
+    ]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(rows))
+    flags = ["--config.dataset.name=ripple_effect", f"--config.dataset.valid_path={path}", "--config.num_seq=1"]
+    run = prepared(*flags, editor="ultraedit")
+    assert run.conflicts == ("rows 0, 1 and 2 answer 'p' differently",)
+    assert (
+        "data     ripple_effect: 4 facts to edit in 1 batch of 4; 3 facts without a paraphrase: the edited prompt "
+        "stands in; 4 facts without an unrelated prompt: the edited prompt stands in; rows 0, 1 and 2 answer 'p' "
+        "differently\n"
+    ) in capsys.readouterr().out
+    assert prepared(editor="ultraedit").conflicts == ()
 
 
 # ---------------------------------------------------------------------------------------------- how networks learn

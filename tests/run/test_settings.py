@@ -114,6 +114,7 @@ def test_configs_do_not_share_state():
         ("dataset.train_rows", "-9:8", "a range of rows"),
         ("dataset.train_rows", 8, "a range of rows"),
         ("dataset.batch_tokens", 0, "at least 1"),
+        ("dataset.on_bad_row", "skp", "Did you mean 'skip'?"),
         ("editor.lr", 1e39, "above 0 that fits float32"),
         ("editor.meta_lr", 1e-40, "above 0 that fits float32"),
         ("editor.max_steps", 0, "-1 or at least 1"),
