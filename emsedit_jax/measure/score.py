@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,10 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.prefixes import PrefixStore
+from emsedit_jax.measure.scores import NAMES
 from emsedit_jax.types import NO_LABEL, AnyArray, Batch, Deltas, Sites
 
-NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
-
-Scores = dict[str, np.ndarray]  # ES, GS, LS -> share right of each prompt, in the order given
+Shares = dict[str, np.ndarray]  # ES, GS, LS -> share right of each prompt, in the order given
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -67,7 +66,7 @@ def score_edits(
     prefixes: PrefixStore,
     facts: str = "eval",
     begun: Callable[[], None] = lambda: None,
-) -> Scores:
+) -> Shares:
     """The scores of edit batch j's prompts of every kind under the given edits; the store knows the plan as `facts`.
 
     `begun` is called whenever a pass begins.
@@ -82,6 +81,7 @@ def score_edits(
     return {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}
 
 
-def means(scores: list[Scores]) -> dict[str, float]:
-    """Mean share of each score over all prompts, in percent."""
-    return {name: 100 * float(np.concatenate([one[name] for one in scores]).mean()) for name in NAMES.values()}
+def means(shares: Sequence[Shares]) -> dict[str, float]:
+    """Mean share of each score over all prompts, in percent; without those of which there are none."""
+    found = {name: np.concatenate([one[name] for one in shares]) for name in NAMES.values()}
+    return {name: 100 * float(values.mean()) for name, values in found.items() if values.size}

@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-KINDS = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
+NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
+
+
+Values = Float[np.ndarray, " items"] | Float[np.ndarray, "items 2"]
 
 
 class Score(NamedTuple):
-    """A value for each item."""
+    """A value for each item, or a pair of them."""
 
-    values: Float[np.ndarray, " items"]
+    values: Values  # [items, 2] are (right label, answer), numbers from 0, of totals that are no mean; -1: no answer
     items: tuple[str, ...]  # what each belongs to, such as "zsre_eval.json row 3"; the same in every run on that row
 
 
@@ -32,7 +35,8 @@ class Measure(NamedTuple):
     words: str  # for people
     unit: str
     better: int  # 1: more is better; -1: less is; 0: neither
-    total: Callable[[Float[np.ndarray, " items"]], float]  # of all items
+    total: Callable[[Values], float]  # of all items
+    of_mean: bool = True  # whether the total rises with the mean of values [items]; else it is of pairs
 
 
 def _percent(values: Float[np.ndarray, " items"]) -> float:
@@ -45,6 +49,25 @@ def _mean(values: Float[np.ndarray, " items"]) -> float:
 
 def _perplexity(values: Float[np.ndarray, " items"]) -> float:
     return float(np.exp(_mean(values)))
+
+
+def _f1(pairs: Float[np.ndarray, "items 2"]) -> float:
+    if not len(pairs):
+        return float("nan")
+    from sklearn.metrics import f1_score
+
+    labels, answers = pairs.astype(int).T
+    return 100 * float(f1_score(labels, answers, average="weighted", zero_division=0))
+
+
+def _mcc(pairs: Float[np.ndarray, "items 2"]) -> float:
+    """0 where a single value is all there is: of that there is no correlation."""
+    if not len(pairs):
+        return float("nan")
+    from sklearn.metrics import matthews_corrcoef
+
+    labels, answers = pairs.astype(int).T
+    return float(matthews_corrcoef(labels, answers)) if len(np.unique(pairs)) > 1 else 0.0
 
 
 _PROMPTS = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}
@@ -65,8 +88,8 @@ _ALONE = {
 }
 _ABILITY = {
     "accuracy": Measure("{}: accuracy", "%", 1, _percent),
-    "f1": Measure("{}: F1, labels weighted by their number", "%", 1, _percent),
-    "mcc": Measure("{}: Matthews correlation", "", 1, _mean),
+    "f1": Measure("{}: F1, labels weighted by their number", "%", 1, _f1, of_mean=False),
+    "mcc": Measure("{}: Matthews correlation", "", 1, _mcc, of_mean=False),
 }
 
 

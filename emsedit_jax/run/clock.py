@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from emsedit_jax.run.resources import CompileClock
 
@@ -20,6 +20,7 @@ class PhaseClock:
     def __init__(self, compiling: CompileClock):
         self._compiling, self._started = compiling, time.monotonic()
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._before = {"compile": 0.0, "total": 0.0}  # of a run that this one goes on with
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -28,7 +29,14 @@ class PhaseClock:
         yield
         self.seconds[name] += time.monotonic() - began - (self._compiling.seconds - compiled)
 
+    def credit(self, seconds: Mapping[str, float]) -> None:
+        """Adds what a part of the run took before it was broken off, as `summary` had it."""
+        for name, value in seconds.items():
+            known = self.seconds if name in self.seconds else self._before
+            known[name] += value
+
     def summary(self) -> dict[str, float]:
         """Seconds by phase, of compilation, and in total since the clock was made."""
         rest = {"compile": self._compiling.seconds, "total": time.monotonic() - self._started}
+        rest = {name: seconds + self._before[name] for name, seconds in rest.items()}
         return {name: round(seconds, 3) for name, seconds in (self.seconds | rest).items()}

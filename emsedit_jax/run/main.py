@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.lm import assets, generate
-from emsedit_jax.measure.score import NAMES, Scores, means, score_edits
+from emsedit_jax.lm import assets
+from emsedit_jax.measure.score import Shares, means
+from emsedit_jax.measure.scores import NAMES, Scores
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import arrays, edits, networks, report, resources, watch, workdir
+from emsedit_jax.run import arrays, edits, exam, items, networks, report, scoring, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.exam import Exam, Examined
 from emsedit_jax.run.export import run_export
 from emsedit_jax.run.prepare import Prepared, prepare, say
-from emsedit_jax.run.progress import Batchwise, track
-from emsedit_jax.run.report import Example
 from emsedit_jax.run.resources import CompileClock
+from emsedit_jax.run.stages import Stages, plain_scores, scores_from
+from emsedit_jax.run.summary import summarise
 from emsedit_jax.run.train import edit, train
 from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir
@@ -47,65 +48,136 @@ def use_compile_cache() -> None:
 
 
 def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
-    """Train, edit, score; writes every file of the workdir."""
+    """Train, edit, score; writes every file of the workdir. A run broken off goes on behind its last finished stage."""
     workdir.check_workdir(path, config)
     run = prepare(config)
+    questions = exam.prepare_exam(run)
     state = first_networks(run)
     folder = workdir.open_workdir(path, config)
     say("workdir", str(folder.path))
+    stages = Stages(folder, clock)
 
+    before = Examined({}, ()) if config.eval.final_only else _asked(run, questions, stages, clock, None)
+    try:
+        state, trained_on = _trained(run, state, stages, folder, clock)
+        edited = _edited(run, state, stages, folder, clock)
+    except Diverged as stop:
+        raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
+    after = _asked(run, questions, stages, clock, edited)
+
+    report.plot_curve(folder.curve, curve(run, before, edited, after))
+    summary = summarise(run, clock, compiling, before, after, edited.digests)
+    examples = exam.examples(run, questions, before, after)
+    more: dict[str, Any] = {"trained_on": trained_on, "examples": [example._asdict() for example in examples]}
+    items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
+    workdir.write_json(folder.summary, summary | more)
+    stages.finish()
+    _show(summary, examples, folder)
+
+
+def _asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, edited: Edited | None) -> Examined:
+    """The stage of scoring: the unedited model, or the edited one."""
+    words = "after editing" if edited else "unedited"
+    deltas = edited.deltas if edited else no_edit(run.editor.sites)
+    only = edited is not None and run.config.eval.final_only
+    last = scoring.split(run.valid_plan, edited.own, len(run.valid_plan) - 1) if edited and edited.own else None
+
+    def make() -> Examined:
+        if only:
+            return Examined(scoring.score_all(run, deltas, clock, words), ())
+        return scoring.ask_all(run, questions, deltas, clock, words, edited=bool(edited), last=last)
+
+    def plain(found: Examined) -> dict[str, Any]:
+        return {"scores": plain_scores(found.scores), "said": list(found.said)}
+
+    def back(found: Any) -> Examined:
+        return Examined(scores_from(found["scores"]), tuple(found["said"]))
+
+    return stages.reach("edited" if edited else "unedited", make, plain, back)
+
+
+def _trained(
+    run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock
+) -> tuple[MetaState, int]:
+    """The stage of training: the networks, and how many facts they were trained on."""
     trained_on = 0
 
     def log(row: dict) -> None:
         nonlocal trained_on
-        trained_on += config.dataset.n_edits if row["phase"] == "train" else 0
+        trained_on += run.config.dataset.n_edits if row["phase"] == "train" else 0
         workdir.append_jsonl(folder.metrics, row)
 
-    final_only = config.eval.final_only
-    unedited = [] if final_only else score_all(run, no_edit(run.editor.sites), clock, "unedited")
-    own: list[Scores] = []
+    def make() -> tuple[MetaState, int]:
+        found = train(run, state, clock, log)
+        if run.editor.method.learned:
+            networks.save(folder.networks, run.editor, found, run.base)
+        return found, trained_on
+
+    def back(plain: Any) -> tuple[MetaState, int]:
+        learned = run.editor.method.learned
+        return networks.load(folder.networks, run.editor, state, run.base) if learned else state, int(plain)
+
+    return stages.reach("trained", make, lambda found: found[1], back)
+
+
+class Edited(NamedTuple):
+    """What the stage of editing leaves."""
+
+    deltas: Deltas
+    digests: dict[str, str]  # of the deltas, by site
+    own: Scores  # ES, GS and LS of each batch right after it was edited in
+    so_far: list[dict[str, float]]  # means over all edits so far, where the curve asks for them
+
+
+def _edited(run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock) -> Edited:
+    """The stage of editing, each batch scored as soon as it is in."""
+    own: list[Shares] = []
     so_far: list[dict[str, float]] = []
 
     def after_batch(j: int, deltas: Deltas) -> dict:
-        if final_only:
+        if run.config.eval.final_only:
             return {}
         with clock.phase("score"):
-            own.append(_score_batch(run, deltas, j))
+            own.append(scoring.score_batch(run, deltas, j))
             row: dict = means(own[-1:])
-            if config.editor.full_curve:
-                everything = [_score_batch(run, deltas, old) for old in range(j)] + own[-1:]
-                row["so_far"] = means(everything)
-                so_far.append(row["so_far"])
+            if run.config.editor.full_curve and _is_due(j + 1, run.config.eval.curve_step, len(run.valid_plan)):
+                row["so_far"] = means([*(scoring.score_batch(run, deltas, old) for old in range(j)), own[-1]])
+                so_far.append({"edits": (j + 1) * run.config.dataset.n_edits, **row["so_far"]})
         return row
 
-    try:
-        state = train(run, state, clock, log)
-        if run.editor.method.learned:
-            networks.save(folder.networks, run.editor, state, run.base)
-        deltas, state = edit(run, state, clock, log, after_batch)
-    except Diverged as stop:
-        raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
-    edited = score_all(run, deltas, clock, "after editing", last=own[-1] if own else None)
-    examples = before_and_after(run, deltas)
+    def log(row: dict) -> None:
+        workdir.append_jsonl(folder.metrics, row)
 
-    found = edits.save(folder.edits, run.editor.sites, deltas, run.base)
-    n_edits = config.dataset.n_edits
-    report.plot_curve(
-        folder.curve,
-        {
-            "edits": [n_edits * (j + 1) for j in range(len(edited))],
-            "after_own": _by_batch(own),
-            "after_last": _by_batch(edited),
-            "so_far": {name: [one[name] for one in so_far] for name in NAMES.values() if so_far},
-            "unedited": _by_batch(unedited),
-        },
-    )
-    scores = ({} if final_only else {"unedited": unedited}) | {"edited": edited}
-    summary = summarise(run, clock, compiling, scores, found)
-    summary["trained_on"] = trained_on
-    summary["examples"] = [example._asdict() for example in examples]
-    workdir.write_json(folder.summary, summary)
-    _show(summary, examples, folder)
+    def make() -> Edited:
+        deltas, _ = edit(run, state, clock, log, after_batch)
+        digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
+        return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far)
+
+    def back(plain: Any) -> Edited:
+        deltas = edits.load(folder.edits, run.editor.sites, run.base)
+        digests = arrays.digests(edits.named(run.editor.sites, deltas))
+        return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"])
+
+    return stages.reach("edits", make, lambda made: {"own": plain_scores(made.own), "so_far": made.so_far}, back)
+
+
+def _is_due(done: int, step: int, total: int) -> bool:
+    """Whether something that comes after every so many batches, and after the last, comes now."""
+    return done % step == 0 or done == total
+
+
+def curve(run: Prepared, before: Examined, edited: Edited, after: Examined) -> dict[str, Any]:
+    """What `report.plot_curve` draws."""
+    plan, n_edits = run.valid_plan, run.config.dataset.n_edits
+    so_far = {name: [one[name] for one in edited.so_far] for name in NAMES.values() if name in after.scores}
+    return {
+        "edits": [n_edits * (j + 1) for j in range(len(plan))],
+        "after_own": scoring.by_batch(plan, edited.own),
+        "after_last": scoring.by_batch(plan, after.scores),
+        "so_far": so_far if edited.so_far else {},
+        "so_far_edits": [one["edits"] for one in edited.so_far],
+        "unedited": scoring.by_batch(plan, before.scores),
+    }
 
 
 def first_networks(run: Prepared) -> MetaState:
@@ -137,90 +209,22 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     folder = Workdir(path)
     edits.check_present(folder.edits)
     run = prepare(config, training=False)
+    questions = exam.prepare_exam(run)
     deltas = edits.load(folder.edits, run.editor.sites, run.base)
     say("edits", str(folder.edits))
-    unedited = score_all(run, no_edit(run.editor.sites), clock, "unedited")
-    edited = score_all(run, deltas, clock, "after editing")
-    examples = before_and_after(run, deltas)
+    unedited = no_edit(run.editor.sites)
+    before = scoring.ask_all(run, questions, unedited, clock, "unedited", edited=False)
+    after = scoring.ask_all(run, questions, deltas, clock, "after editing", edited=True)
     found = arrays.digests(edits.named(run.editor.sites, deltas))
-    summary = summarise(run, clock, compiling, {"unedited": unedited, "edited": edited}, found)
+    summary = summarise(run, clock, compiling, before, after, found)
     workdir.write_json(path / "eval.json", summary)
-    _show(summary, examples, folder)
+    _show(summary, exam.examples(run, questions, before, after), folder)
 
 
 MODES = {"train": run_train, "eval": run_eval}
 
 
-def score_all(run: Prepared, deltas: Deltas, clock: PhaseClock, words: str, last: Scores | None = None) -> list[Scores]:
-    """The scores of every edit batch's prompts under `deltas`, batch by batch; those of the last one may be known."""
-    n_batches, n_edits = len(run.valid_plan), run.config.dataset.n_edits
-    found = []
-    with clock.phase("score"), track(n_batches * n_edits, f"scoring {words}", "facts") as progress:
-        shown = Batchwise(progress)
-        for j in range(n_batches):
-            shown.batch(n_edits, len(run.score_plan.cuts[j]))
-            known = last if j == n_batches - 1 else None
-            found.append(known or _score_batch(run, deltas, j, shown.next_pass))
-            shown.end()
-    return found
-
-
-def _score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None] = lambda: None) -> Scores:
-    return score_edits(
-        run.lm.config, run.editor.sites, run.lm.params, deltas, run.score_plan, j, run.prefixes, begun=begun
-    )
-
-
-def before_and_after(run: Prepared, deltas: Deltas) -> list[Example]:
-    """Facts from all along the sequence in the model's own words, unedited and edited, up to the first line's end."""
-    cues = [record.edit for j in range(len(run.valid_plan)) for record in run.valid_plan.records(j)]
-    places = np.linspace(0, len(cues) - 1, min(run.config.eval.examples, len(cues))).round().astype(int)
-    shown = [cues[place] for place in places]
-    if not shown:
-        return []
-    said = []
-    for edit_deltas in (no_edit(run.editor.sites), deltas):
-        said.append(
-            generate.continuations(
-                run.lm.config,
-                run.lm.params,
-                run.lm.tokenizer,
-                [cue.prompt for cue in shown],
-                run.config.eval.max_new_tokens,
-                run.editor.sites,
-                edit_deltas,
-                must_speak=True,  # a chat model may end at once after a bare question
-            )
-        )
-    first_lines = [[words.strip().split("\n")[0] for words in each] for each in said]
-    return [Example(cue.prompt, cue.answer, *both) for cue, *both in zip(shown, *first_lines, strict=True)]
-
-
-def _by_batch(scores: list[Scores]) -> dict[str, list[float]]:
-    return {name: [100 * float(np.mean(one[name])) for one in scores] for name in NAMES.values() if scores}
-
-
-def summarise(
-    run: Prepared, clock: PhaseClock, compiling: CompileClock, scores: dict[str, list[Scores]], digests: dict[str, str]
-) -> dict:
-    """The content of summary.json; `scores`, `edits` and `digests` are the same bits for the same seed and machine."""
-    prefixes = run.prefixes
-    return {
-        "scores": {name: means(found) for name, found in scores.items()},
-        "edits": len(run.valid_plan) * run.config.dataset.n_edits,
-        "digests": digests,
-        "seconds": clock.summary(),
-        "compiled": {"programs": compiling.programs, "from_cache": compiling.cache_hits},
-        "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses},
-        "peak_rss_mb": round(resources.peak_rss_mb(), 1),
-        "peak_device_mb": resources.peak_device_mb(),
-        "seed": run.config.seed,
-        "editor": run.config.editor.name,
-        "model": run.config.model.name_or_path,
-    } | resources.describe()
-
-
-def _show(summary: dict, examples: list[Example], folder: Workdir) -> None:
+def _show(summary: dict, examples: list[exam.Example], folder: Workdir) -> None:
     report.print_examples(examples)
     print()
     report.print_table(summary)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emsedit_jax.measure.scores import measure
 from emsedit_jax.run import workdir
 
 SCORES = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}
@@ -51,7 +52,37 @@ def print_table(summary: Mapping[str, Any], console: Console | None = None) -> N
         if key in summary["scores"]:
             table.add_row(words, *(_percent(summary["scores"][key].get(name)) for name in SCORES))
     console.print(table)
+    print_further(summary, console)
     console.print(cost_line(summary), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_further(summary: Mapping[str, Any], console: Console) -> None:
+    """All scores beside the published ones, before and after, with their intervals; nothing where there are none."""
+    scores = summary["scores"]
+    names = [name for name in dict.fromkeys(name for found in scores.values() for name in found) if name not in SCORES]
+    if not names:
+        return
+    table = Table(title="further scores, with 95 % intervals over items", title_justify="left")
+    table.add_column("score")
+    for key in scores:
+        table.add_column(ROWS[key], justify="right")
+    table.add_column("items", justify="right")
+    for name in names:
+        known = measure(name)
+        cells = [_with_interval(summary, key, name) for key in scores]
+        counts = [summary["items"][key].get(name, 0) for key in scores]
+        table.add_row(f"{known.words}{known.unit and f', {known.unit}'}", *cells, str(max(counts)))
+    console.print(table)
+
+
+def _with_interval(summary: Mapping[str, Any], key: str, name: str) -> str:
+    """`12.3 (10.1 to 14.4)`, or a dash."""
+    value = summary["scores"][key].get(name)
+    if value is None or value != value:
+        return "-"
+    low, high = summary["intervals"][key][name]
+    digits = 1 if measure(name).unit in ("%", "points") else 2
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def cost_line(summary: Mapping[str, Any]) -> str:
@@ -88,6 +119,7 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
         curve: `edits`: edits done so far at each point; `after_own`, `after_last`, `so_far` and `unedited`, any of
             which may be left out: per score a value in percent for the facts of each batch - scored right after the
             batch itself was edited in, after the whole sequence, together with all before, and by the unedited model.
+            `so_far_edits`: edits at each point of `so_far`, where these are others.
 
     Raises:
         InputError: the picture cannot be written.
@@ -100,6 +132,7 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(SCORES), sharey=True)
     edits = list(curve["edits"])
+    places = {"so_far": list(curve.get("so_far_edits") or edits)}  # may be scored after every so many batches alone
     mark_every = max(1, len(edits) // 12)
     for panel, (name, words) in zip(panels, SCORES.items(), strict=True):
         for key, (label, style) in LINES.items():
@@ -107,7 +140,7 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
             if values is not None:
                 marker = MARKERS[name] if key == "after_own" else None
                 panel.plot(
-                    edits, values, style, color=COLORS[name], label=label, linewidth=1.8,
+                    places.get(key, edits), values, style, color=COLORS[name], label=label, linewidth=1.8,
                     marker=marker, markersize=4.5, markevery=mark_every, alpha=0.7 if key == "unedited" else 1.0,
                 )  # fmt: skip
         panel.set_title(f"{name}: {words}", fontsize=10)

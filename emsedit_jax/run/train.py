@@ -13,7 +13,7 @@ from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.measure.score import Scores, means, score_edits
+from emsedit_jax.measure.score import Shares, means, score_edits
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.gradient import Lesson
 from emsedit_jax.meta.trajectory import Learning
@@ -169,7 +169,7 @@ def _emit(run: Prepared, waiting: Waiting | None, now: MetaState, log: Log) -> N
     log(waiting.place | row)
 
 
-def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> list[Scores]:
+def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> list[Shares]:
     """Scores of other facts, edited into the original model with the networks as they are; nothing is kept.
 
     Raises: Diverged.

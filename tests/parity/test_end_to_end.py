@@ -11,7 +11,8 @@ import numpy as np
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import StepAux, no_edit
 from emsedit_jax.measure.prefixes import PrefixStore
-from emsedit_jax.measure.score import NAMES, score_edits
+from emsedit_jax.measure.score import score_edits
+from emsedit_jax.measure.scores import NAMES
 from emsedit_jax.meta import methods, trajectory
 from emsedit_jax.types import Deltas, MetaState
 from tests.parity import followed, ours

@@ -8,7 +8,7 @@ import numpy as np
 from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.data.tokens import TokenItem
-from emsedit_jax.measure.score import NAMES
+from emsedit_jax.measure.scores import NAMES
 from tests.parity import followed, ours
 from tests.parity.golden import Case
 

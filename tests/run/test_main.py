@@ -15,8 +15,8 @@ from tests.run import tiny
 
 
 def test_a_run_writes_its_files_and_no_others(finished):
-    names = ["config.json", "curve.png", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl", "summary.json"]
-    assert sorted(file.name for file in finished.iterdir()) == names
+    names = ["config.json", "curve.png", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
+    assert sorted(file.name for file in finished.iterdir()) == [*names, "scores.json", "summary.json"]
     assert tiny.read(finished / "config.json") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
@@ -209,8 +209,3 @@ def test_compiled_programs_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-
-
-def test_the_curve_has_a_value_for_each_batch():
-    scores = [{name: np.array([share, 1.0]) for name in ("ES", "GS", "LS")} for share in (0.0, 0.5)]
-    assert main._by_batch(scores) == {"ES": [50.0, 75.0], "GS": [50.0, 75.0], "LS": [50.0, 75.0]}

@@ -20,11 +20,11 @@ def test_a_new_folder_holds_the_config(tmp_path):
     assert workdir.saved_config(opened.path).is_locked
 
 
-def test_a_run_broken_off_starts_again_without_its_old_metrics(tmp_path):
+def test_a_run_broken_off_keeps_its_metrics(tmp_path):
     opened = workdir.open_workdir(tmp_path, common.get_config())
     workdir.append_jsonl(opened.metrics, {"step": 0})
     workdir.open_workdir(tmp_path, common.get_config())
-    assert not opened.metrics.exists()
+    assert opened.metrics.read_text() == '{"step": 0}\n'
 
 
 def test_nothing_is_written_over(tmp_path):

@@ -35,6 +35,7 @@ def flags(*more: str, editor: str = "emsedit") -> list[str]:
         "--config.editor.lr=0.05",  # large enough that a random model's answers change
         "--config.eval.examples=2",
         "--config.eval.max_new_tokens=4",
+        "--noconfig.eval.further",  # many programs to compile
         "--noconfig.compile_cache",  # where programs are kept is a setting of the whole process
         f"--config.editor.iters={2 if editor == 'emsedit' else 1}",
         *small,

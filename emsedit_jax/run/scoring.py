@@ -1,0 +1,86 @@
+"""The published scores over a run's edit batches, and everything else that is asked, as one set of scores by item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.measure.score import Shares, score_edits
+from emsedit_jax.measure.scores import NAMES, Score, Scores
+from emsedit_jax.run import exam
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.exam import Exam, Examined
+from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.run.progress import Batchwise, track
+from emsedit_jax.types import Deltas
+
+
+def score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None] = lambda: None) -> Shares:
+    """ES, GS and LS of one edit batch's prompts."""
+    whole = run.lm.config, run.editor.sites, run.lm.params, deltas
+    return score_edits(*whole, run.score_plan, j, run.prefixes, begun=begun)
+
+
+def score_all(
+    run: Prepared, deltas: Deltas, clock: PhaseClock, words: str, last: Shares | None = None
+) -> dict[str, Score]:
+    """ES, GS and LS of all edit batches' prompts under `deltas`; those of the last batch may be known."""
+    n_batches, n_edits = len(run.valid_plan), run.config.dataset.n_edits
+    found = []
+    with clock.phase("score"), track(n_batches * n_edits, f"scoring {words}", "facts") as progress:
+        shown = Batchwise(progress)
+        for j in range(n_batches):
+            shown.batch(n_edits, len(run.score_plan.cuts[j]))
+            known = last if j == n_batches - 1 else None
+            found.append(known or score_batch(run, deltas, j, shown.next_pass))
+            shown.end()
+    return joined(run.valid_plan, found)
+
+
+def ask_all(
+    run: Prepared,
+    questions: Exam,
+    deltas: Deltas,
+    clock: PhaseClock,
+    words: str,
+    *,
+    edited: bool,
+    last: Shares | None = None,
+) -> Examined:
+    """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone."""
+    scores = score_all(run, deltas, clock, words, last)
+    total = exam.passes(questions, edited=edited)
+    with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
+        further, said = exam.examine(run, questions, deltas, edited=edited, begun=progress.advance)
+    later = exam.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
+    return Examined({**scores, **later, **further}, said)
+
+
+def joined(plan: EditPlan, batches: Sequence[Shares]) -> dict[str, Score]:
+    """The shares of the first batches as scores by item; none of a kind that has no prompts."""
+    part = plan.part(0, len(batches))
+    found = {name: np.concatenate([one[name] for one in batches]) for name in NAMES.values()}
+    return {name: Score(found[name], exam.item_names(part, kind)) for kind, name in NAMES.items() if found[name].size}
+
+
+def by_batch(plan: EditPlan, scores: Scores) -> dict[str, list[float]]:
+    """Mean of each published score in each batch, in percent."""
+    found = {}
+    for kind, name in NAMES.items():
+        if name in scores:
+            sizes = [len(items) for items in plan.items[kind]]
+            parts = np.split(scores[name].values, np.cumsum(sizes)[:-1])
+            found[name] = [100 * float(np.mean(part)) if part.size else float("nan") for part in parts]
+    return found
+
+
+def split(plan: EditPlan, scores: Scores, j: int) -> Shares:
+    """One batch's shares of the published scores; the way back from `joined`."""
+    found: Shares = {}
+    for kind, name in NAMES.items():
+        sizes = [len(items) for items in plan.items[kind]]
+        start = sum(sizes[:j])
+        found[name] = scores[name].values[start : start + sizes[j]] if name in scores else np.zeros(0)
+    return found

@@ -1,0 +1,86 @@
+"""What of a run is done already: a run that was broken off goes on behind the last stage that it finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.measure.scores import Score, Scores
+from emsedit_jax.run import workdir
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.prepare import say
+from emsedit_jax.run.workdir import Workdir
+
+T = TypeVar("T")
+
+
+class Stages:
+    """Each stage's result as a small JSON file beside the run's own, with the seconds that it took."""
+
+    def __init__(self, folder: Workdir, clock: PhaseClock):
+        self._folder, self._clock = folder, clock
+        self._path = folder.path / "stages"
+        self._logged = 0  # bytes of the metrics that belong to finished stages
+        with workdir.writing(self._path):
+            self._path.mkdir(exist_ok=True)
+
+    def reach(self, name: str, make: Callable[[], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
+        """The stage's result: from its file if it was finished, else made now and written down.
+
+        Args:
+          name: of the stage; the stages come in the same order in every run.
+          plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files.
+        """
+        path = self._path / f"{name}.json"
+        if path.exists():
+            found = _read(path)
+            self._clock.credit(found["seconds"])
+            self._logged = found["metrics_bytes"]
+            say("resumed", f"{name}: done before")
+            return back(found["result"])
+        self._drop_unfinished_metrics()
+        before = self._clock.summary()
+        result = make()
+        seconds = {part: value - before[part] for part, value in self._clock.summary().items()}
+        metrics = self._folder.metrics
+        self._logged = metrics.stat().st_size if metrics.exists() else 0
+        entry = {"seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
+        workdir.write_json(path, entry)
+        return result
+
+    def finish(self) -> None:
+        """The run is done; what its stages left is in its own files."""
+        with workdir.writing(self._path):
+            shutil.rmtree(self._path)
+
+    def _drop_unfinished_metrics(self) -> None:
+        """Rows of a stage that was broken off, which begins anew."""
+        metrics = self._folder.metrics
+        with workdir.writing(metrics):
+            if metrics.exists() and metrics.stat().st_size > self._logged:
+                with metrics.open("rb+") as file:
+                    file.truncate(self._logged)
+
+
+def plain_scores(scores: Scores) -> dict[str, Any]:
+    """Scores as JSON holds them, every float as it is."""
+    return {name: score._asdict() for name, score in scores.items()}
+
+
+def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
+    """The way back."""
+    return {name: Score(np.array(found["values"], np.float64), tuple(found["items"])) for name, found in plain.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: found[name] for name in ("seconds", "metrics_bytes", "result")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, and the stage is done again.") from None

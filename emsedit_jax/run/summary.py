@@ -1,0 +1,38 @@
+"""The content of summary.json: scores with their intervals, costs, and what the run stands on."""
+
+from __future__ import annotations
+
+from emsedit_jax.run import items, resources
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.exam import Examined
+from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.run.resources import CompileClock
+
+
+def summarise(
+    run: Prepared,
+    clock: PhaseClock,
+    compiling: CompileClock,
+    before: Examined,
+    after: Examined,
+    digests: dict[str, str],
+) -> dict:
+    """`scores`, `edits` and `digests` are the same bits for the same seed and machine."""
+    found = {"unedited": before.scores, "edited": after.scores}
+    scores = {name: items.summarised(one) for name, one in found.items() if one}
+    prefixes = run.prefixes
+    return {
+        "scores": {name: one["totals"] for name, one in scores.items()},
+        "intervals": {name: one["intervals"] for name, one in scores.items()},
+        "items": {name: one["items"] for name, one in scores.items()},
+        "edits": len(run.valid_plan) * run.config.dataset.n_edits,
+        "digests": digests,
+        "seconds": clock.summary(),
+        "compiled": {"programs": compiling.programs, "from_cache": compiling.cache_hits},
+        "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses},
+        "peak_rss_mb": round(resources.peak_rss_mb(), 1),
+        "peak_device_mb": resources.peak_device_mb(),
+        "seed": run.config.seed,
+        "editor": run.config.editor.name,
+        "model": run.config.model.name_or_path,
+    } | resources.describe()
