@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
+from emsedit_jax.measure.labels import matthews, matthews_drawn, weighted_f1, weighted_f1_drawn
 
+NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
 
 Values = Float[np.ndarray, " items"] | Float[np.ndarray, "items 2"]
 
@@ -36,7 +37,12 @@ class Measure(NamedTuple):
     unit: str
     better: int  # 1: more is better; -1: less is; 0: neither
     total: Callable[[Values], float]  # of all items
-    of_mean: bool = True  # whether the total rises with the mean of values [items]; else it is of pairs
+    drawn: Callable[[Values], float] | None = None  # of pairs: the same as `total`, fast, for many draws of items
+
+    @property
+    def of_mean(self) -> bool:
+        """Whether the total rises with the mean of values [items]; otherwise values are pairs."""
+        return self.drawn is None
 
 
 def _percent(values: Float[np.ndarray, " items"]) -> float:
@@ -49,25 +55,6 @@ def _mean(values: Float[np.ndarray, " items"]) -> float:
 
 def _perplexity(values: Float[np.ndarray, " items"]) -> float:
     return float(np.exp(_mean(values)))
-
-
-def _f1(pairs: Float[np.ndarray, "items 2"]) -> float:
-    if not len(pairs):
-        return float("nan")
-    from sklearn.metrics import f1_score
-
-    labels, answers = pairs.astype(int).T
-    return 100 * float(f1_score(labels, answers, average="weighted", zero_division=0))
-
-
-def _mcc(pairs: Float[np.ndarray, "items 2"]) -> float:
-    """0 where a single value is all there is: of that there is no correlation."""
-    if not len(pairs):
-        return float("nan")
-    from sklearn.metrics import matthews_corrcoef
-
-    labels, answers = pairs.astype(int).T
-    return float(matthews_corrcoef(labels, answers)) if len(np.unique(pairs)) > 1 else 0.0
 
 
 _PROMPTS = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}
@@ -88,8 +75,8 @@ _ALONE = {
 }
 _ABILITY = {
     "accuracy": Measure("{}: accuracy", "%", 1, _percent),
-    "f1": Measure("{}: F1, labels weighted by their number", "%", 1, _f1, of_mean=False),
-    "mcc": Measure("{}: Matthews correlation", "", 1, _mcc, of_mean=False),
+    "f1": Measure("{}: F1, labels weighted by their number", "%", 1, weighted_f1, weighted_f1_drawn),
+    "mcc": Measure("{}: Matthews correlation", "", 1, matthews, matthews_drawn),
 }
 
 

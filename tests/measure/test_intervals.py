@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from emsedit_jax.measure.intervals import bootstrap, paired
+from emsedit_jax.measure.intervals import bootstrap, difference, interval, paired
+from emsedit_jax.measure.scores import measure
 
 
 def test_an_interval_of_shares_is_that_of_the_binomial():
@@ -51,3 +52,90 @@ def test_pairs_that_do_not_differ_and_pairs_that_always_do():
 def test_runs_of_different_size_cannot_be_paired():
     with pytest.raises(ValueError, match="2 and 1"):
         paired([1.0, 2.0], [1.0])
+
+
+# ---------------------------------------------------------------------------------------------- totals that are no mean
+
+
+def agreement(pairs):
+    return float(np.mean(pairs[:, 0] == pairs[:, 1]))
+
+
+def test_any_total_is_drawn_by_items():
+    # of two draws from (0, 1) the largest is 0 in a quarter of the cases
+    assert bootstrap([0.0, 1.0], lambda values: float(values.max()), level=0.2) == (1.0, 1.0)
+    assert bootstrap([0.0, 1.0], lambda values: float(values.max()), level=0.8) == (0.0, 1.0)
+    pairs = np.array([[1.0, 1.0]] * 60 + [[1.0, 0.0]] * 40)  # drawn whole: no row gets another's answer
+    low, high = bootstrap(pairs, agreement)
+    assert low == pytest.approx(0.6 - 1.96 * np.sqrt(0.24 / 100), abs=0.03)
+    assert high == pytest.approx(0.6 + 1.96 * np.sqrt(0.24 / 100), abs=0.03)
+    assert np.isnan(bootstrap(np.zeros((0, 2)), agreement)).all()
+    assert bootstrap(pairs[:60], agreement) == (1.0, 1.0)
+
+
+def test_pairs_have_no_mean():
+    with pytest.raises(ValueError, match=r"\(3, 2\) have no mean"):
+        bootstrap(np.eye(3, 2))
+
+
+def test_the_p_value_is_that_of_all_swaps():
+    def total(values):
+        return float(values.max() + values.sum() ** 2)
+
+    first, second = np.array([0.0, 0.5, 0.2, 0.4]), np.array([0.3, 0.6, 0.1, 0.9])
+    both = np.stack([first, second])
+    sides = itertools.product((0, 1), repeat=4)
+    swaps = [(both[list(side), range(4)], both[[1 - one for one in side], range(4)]) for side in sides]
+    wanted = np.mean([abs(total(two) - total(one)) >= total(second) - total(first) - 1e-9 for one, two in swaps])
+    assert wanted == 4 / 16  # the third item may lie either way: with it, the sums are even further apart
+    found = paired(first, second, total)
+    assert found.difference == pytest.approx(total(second) - total(first))
+    assert found.p == pytest.approx(wanted, abs=0.12)  # 20 in about 80 draws
+    assert found.low < found.difference < found.high
+
+
+def test_a_total_that_is_a_mean_is_compared_as_one():
+    rng = np.random.default_rng(2)
+    first, second = rng.random(30), rng.random(30) + 0.2
+    by_mean, by_total = paired(first, second), paired(first, second, lambda values: float(np.mean(values)))
+    assert by_total.difference == pytest.approx(by_mean.difference)
+    np.testing.assert_allclose(by_total[1:3], by_mean[1:3], atol=0.05)
+    assert by_total.p == pytest.approx(by_mean.p, abs=0.01)
+
+
+def test_pairs_of_runs_that_do_not_differ_and_that_always_do():
+    wrong, right = np.tile([1.0, 0.0], (20, 1)), np.tile([1.0, 1.0], (20, 1))
+    assert paired(wrong, wrong, agreement) == (0.0, 0.0, 0.0, 1.0)
+    better = paired(wrong, right, agreement)
+    assert better[:3] == (1.0, 1.0, 1.0)
+    assert better.p < 0.001
+    assert paired(right, wrong, agreement).difference == -1.0
+    by_chance = paired(np.concatenate([wrong, right]), np.concatenate([right, wrong]), agreement)
+    assert (by_chance.difference, by_chance.p) == (0.0, 1.0)
+
+
+# ---------------------------------------------------------------------------------------------- of a run's scores
+
+
+def test_intervals_of_scores_are_in_their_unit():
+    values = np.log([4.0, 9.0, 6.0, 5.0])
+    low, high = bootstrap(values)
+    assert interval(measure("perplexity"), values) == (np.exp(low), np.exp(high))
+    assert interval(measure("ES"), values) == (100 * low, 100 * high)
+    pairs = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]] * 10)
+    found = measure("rte.mcc")
+    assert interval(found, pairs) == bootstrap(pairs, found.drawn)
+    assert interval(found, pairs)[0] < found.total(pairs) < interval(found, pairs)[1]
+
+
+def test_differences_of_scores_are_in_their_unit():
+    first, second = np.log([4.0, 9.0, 6.0, 5.0]), np.log([8.0, 18.0, 12.0, 10.0])
+    twice = difference(measure("perplexity"), first, second)
+    base = np.prod([4.0, 9.0, 6.0, 5.0]) ** 0.25
+    assert (twice.difference, twice.low, twice.high) == pytest.approx((base, base, base))
+    assert difference(measure("ES"), np.zeros(9), np.ones(9)).difference == pytest.approx(100)
+    wrong, right = np.array([[0.0, 1.0], [1.0, 0.0]] * 8), np.array([[0.0, 0.0], [1.0, 1.0]] * 8)
+    found = difference(measure("rte.f1"), wrong, right)
+    assert (found.difference, found.low, found.high) == (100.0, 100.0, 100.0)
+    assert found.p < 0.001
+    assert np.isnan(difference(measure("ES"), np.zeros(0), np.zeros(0))).all()
