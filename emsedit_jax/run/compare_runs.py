@@ -197,7 +197,8 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
         pair = _common(before[name], after[name])
         n_items = len(pair[0].items)
         if n_items:
-            found.append(Difference(run.name, name, n_items, *_tested(name, *pair), p_holm=1.0))
+            moved = intervals.difference(measure(name), pair[0].values, pair[1].values)
+            found.append(Difference(run.name, name, n_items, *moved, p_holm=1.0))
         else:
             apart.append(name)
         if 0 < n_items < max(len(before[name].items), len(after[name].items)):
@@ -245,11 +246,3 @@ def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
         found.append((name, counts[name]))
         counts[name] += 1
     return found
-
-
-def _tested(name: str, first: Score, second: Score) -> tuple[float, float, float, float]:
-    """Difference of the totals, its interval, and p."""
-    total, found = measure(name).total, intervals.paired(first.values, second.values)
-    start = float(np.mean(first.values))
-    base, *moved = (total(np.array([start + by])) for by in (0.0, found.difference, found.low, found.high))
-    return moved[0] - base, moved[1] - base, moved[2] - base, found.p

@@ -27,8 +27,8 @@ _GROUPS = {  # of scores that are shown together: a title, and how their names b
 _ABILITY = "general ability"
 _MISSING = "-"
 FOOTNOTE = (
-    f"In brackets: {100 * LEVEL:.0f} % bootstrap intervals over items. p: sign flips of the items' differences, "
-    f"two-sided; corrected (Holm) for all tests shown, and called better or worse below {ALPHA}. "
+    f"In brackets: {100 * LEVEL:.0f} % bootstrap intervals over items. p: two-sided, of swapping the runs "
+    f"item by item; corrected (Holm) for all tests shown, and called better or worse below {ALPHA}. "
     "What another seed would change is in neither."
 )
 

@@ -47,16 +47,9 @@ def summarised(scores: Scores) -> dict[str, dict[str, Any]]:
     """Of each score its total, the bootstrap interval of it, and the number of items; the same whenever asked."""
     return {
         "totals": {name: measure(name).total(score.values) for name, score in scores.items()},
-        "intervals": {name: list(interval(name, score)) for name, score in scores.items()},
+        "intervals": {name: list(intervals.interval(measure(name), score.values)) for name, score in scores.items()},
         "items": {name: len(score.items) for name, score in scores.items()},
     }
-
-
-def interval(name: str, score: Score) -> tuple[float, float]:
-    """Bootstrap interval of the total, in its unit."""
-    total = measure(name).total
-    low, high = intervals.bootstrap(score.values)  # of the mean, with which the totals rise
-    return total(np.array([low])), total(np.array([high]))
 
 
 # ------------------------------------------------------------------------------------------ checking
@@ -70,17 +63,18 @@ def _object(path: Path, where: str, found: Any) -> dict[str, Any]:
 
 def _score(path: Path, where: str, name: str, found: Any) -> Score:
     try:
-        measure(name)
+        single = measure(name).of_mean
     except KeyError:
         raise _foreign(path, f"there is no score {name!r}") from None
     items, values = (_object(path, where, found).get(key) for key in ("items", "values"))
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise _foreign(path, f"{where}.items must be a list of texts")
-    if not isinstance(values, list) or not (all(map(_is_number, values)) or all(map(_is_pair, values))):
-        raise _foreign(path, f"{where}.values must be a list of numbers, or of pairs of them")
+    if not isinstance(values, list) or not all(map(_is_number if single else _is_pair, values)):
+        raise _foreign(path, f"{where}.values must be a list of {'numbers' if single else 'pairs of numbers'}")
     if len(items) != len(values):
         raise _foreign(path, f"{where} has {len(items)} items and {len(values)} values")
-    return Score(np.array(values, np.float64), tuple(items))  # numpy reads None as not-a-number
+    found = np.array(values, np.float64)  # numpy reads None as not-a-number
+    return Score(found if single else found.reshape(-1, 2), tuple(items))
 
 
 def _is_number(value: Any) -> bool:

@@ -115,6 +115,16 @@ def test_only_items_that_both_have_a_number_for_are_held_to_each_other(tmp_path)
     assert found.notes == ("a and b: ES (3 of 5 and 5) have but some in common.",)
 
 
+def test_totals_that_are_no_means(tmp_path):
+    said = SWING.copy()
+    said[1] = 0
+    before, after = ({"rte.f1": Score(np.stack([SWING, each], 1), ROWS)} for each in (said, SWING))
+    (one,) = compared(make(tmp_path / "a", before, {}), make(tmp_path / "b", after, {})).differences
+    assert one.difference == pytest.approx(100 - 100 * (12 / 13 + 10 / 11) / 2)
+    assert 0 == one.low < one.difference < one.high < 30
+    assert (one.p, one.verdict) == (1, "")  # the one item that moves moves as far when it is swapped
+
+
 def test_holms_correction():
     assert compare_runs.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert compare_runs.holm([0.5, 0.001, 0.9]) == pytest.approx([1.0, 0.003, 1.0])
@@ -260,7 +270,7 @@ def test_the_picture_has_a_colour_for_each_model(two, tmp_path):
 def test_many_scores_go_into_two_columns(tmp_path, two):
     looks = ("first", "exact", "kl", "margin")
     many = {f"{kind}.{look}": score(SWING) for kind in ("ES", "GS", "LS") for look in looks}
-    runs = [make(tmp_path / name, WEAK | many | {"rte.f1": score(math.nan)}) for name in "abc"]
+    runs = [make(tmp_path / name, WEAK | many | {"rte.accuracy": score(math.nan)}) for name in "abc"]
     compare_plot.plot(tmp_path / "few.png", compared(*two))
     compare_plot.plot(tmp_path / "many.png", compared(*runs))
     widths = [imread(tmp_path / name).shape[1] for name in ("few.png", "many.png")]

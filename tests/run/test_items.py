@@ -21,11 +21,12 @@ def test_what_is_written_is_read_again_bit_by_bit(tmp_path):
     named = ("ES", "LS.kl", "perplexity")
     values = [rng.random(50), 10.0 ** rng.integers(-300, 300, 50) * rng.random(50), np.array([1 / 3, 5e-324, -0.0])]
     unedited = {name: score(each) for name, each in zip(named, values, strict=True)}
-    edited = {"rte.f1": score(rng.integers(2, size=(7, 2)).astype(np.float64)), "GS": score(np.zeros(0))}
+    pairs = rng.integers(-1, 2, size=(7, 2)).astype(np.float64)
+    edited = {"rte.f1": score(pairs), "GS": score(np.zeros(0)), "rte.mcc": score(np.zeros((0, 2)))}
     items.write(path, {"unedited": unedited, "edited": edited})
     assert path == tmp_path / "scores.json"
     found = items.read(path)
-    assert {of: list(named) for of, named in found.items()} == {"unedited": list(named), "edited": ["rte.f1", "GS"]}
+    assert {of: list(named) for of, named in found.items()} == {"unedited": list(named), "edited": [*edited]}
     for of, wanted in (("unedited", unedited), ("edited", edited)):
         for name, one in wanted.items():
             assert found[of][name].values.tobytes() == one.values.tobytes()
@@ -61,13 +62,16 @@ def test_not_a_number_is_null_in_the_file(tmp_path):
         (GOOD | {"values": [0.5, "1"]}, "edited.ES.values must be a list of numbers"),
         (GOOD | {"values": [0.5, True]}, "edited.ES.values must be a list of numbers"),
         (GOOD | {"values": [0.5, [0.5, 1.0]]}, "edited.ES.values must be a list of numbers"),
-        (GOOD | {"values": [[0.5], [1.0]]}, "edited.ES.values must be a list of numbers"),
+        (GOOD | {"values": [[0.5, 1.0], [1.0, 1.0]]}, "edited.ES.values must be a list of numbers"),
+        ({"rte.f1": GOOD | {"values": [[0.5], [1.0]]}}, "edited.rte.f1.values must be a list of pairs"),
+        ({"rte.f1": GOOD}, "edited.rte.f1.values must be a list of pairs"),
         (GOOD | {"values": [0.5]}, "edited.ES has 2 items and 1 values"),
     ],
 )
 def test_a_damaged_or_foreign_file(tmp_path, text, said):
     path = tmp_path / "scores.json"
-    path.write_text(text if isinstance(text, str) else json.dumps({"edited": {"ES": text}}))
+    named = text if "rte.f1" in text else {"ES": text}
+    path.write_text(text if isinstance(text, str) else json.dumps({"edited": named}))
     with refused(str(path), said, "another folder"):
         items.read(path)
 
