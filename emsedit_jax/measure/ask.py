@@ -17,7 +17,7 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.prefixes import PrefixStore
-from emsedit_jax.types import Batch, Deltas, Sites
+from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
 
 class Answers(NamedTuple):
@@ -50,11 +50,12 @@ def ask(
     for number, (batch, places) in enumerate(plan.units()):
         begun()
         prefix_btd = prefixes.get(("ask", key, number), batch)
-        logprob_a, right_a = _answers(config, sites, params, deltas, prefix_btd, batch)
+        labels_a = np.maximum(batch.labels_a, 0)
+        logprob_aw, likeliest_a = read_tokens(config, sites, params, deltas, prefix_btd, batch, labels_a[:, None])
         at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
-        found.logprob[at] = _sums(batch, logprob_a)
+        found.logprob[at] = _sums(batch, logprob_aw[:, 0])
         found.tokens[at] = counts
-        found.right[at] = _sums(batch, right_a) / counts
+        found.right[at] = _sums(batch, np.asarray(likeliest_a) == labels_a) / counts
     return found
 
 
@@ -95,14 +96,18 @@ def _logprobs(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _answers(
-    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
-) -> tuple[Float[Array, " a"], Bool[Array, " a"]]:
-    """(log-probability of each label, whether it is the likeliest); anything where unused."""
+def read_tokens(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas,
+    prefix_btd: Float[Array, "b t d"],
+    batch: Batch,
+    words_aw: Int[AnyArray, "a w"],
+) -> tuple[Float[Array, "a w"], Int[Array, " a"]]:
+    """(log-probability of each of the tokens at each answer row, the likeliest token); anything where unused."""
     logprob_aV = _logprobs(config, sites, params, deltas, prefix_btd, batch)
-    labels_a = jnp.maximum(batch.labels_a, 0)
-    right_a = jnp.argmax(logprob_aV, axis=-1) == labels_a
-    return jnp.take_along_axis(logprob_aV, labels_a[:, None], axis=-1)[:, 0], right_a
+    return jnp.take_along_axis(logprob_aV, words_aw, axis=-1), jnp.argmax(logprob_aV, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

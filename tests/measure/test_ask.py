@@ -90,7 +90,7 @@ def test_drift_is_the_divergence_from_the_unedited_model(lm, sites, edited):
 def test_one_program_serves_all_passes_and_edits(lm, sites, edited):
     plan, prefixes = plan_items(ITEMS, 9), PrefixStore(lm.config, sites, lm.params, 64)
     assert len(plan) > 1
-    program: Any = asking._answers  # (its counters are not in its type)
+    program: Any = asking.read_tokens  # (its counters are not in its type)
     program.clear_cache()
     for deltas in (no_edit(sites), edited):
         ask(lm.config, sites, lm.params, deltas, plan, prefixes, "mine")
