@@ -104,7 +104,7 @@ class Batch:
 class EditTask:
     """One edit batch: the facts to write, the same facts asked otherwise, and facts that must not move.
 
-    Each kind comes in one pass, or in several of one shape where it is too large for one.
+    Each kind comes in one pass, in several of one shape where it is too large for one, or in none.
     """
 
     edit: tuple[Batch, ...]

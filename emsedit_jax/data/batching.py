@@ -44,7 +44,7 @@ class EditPlan:
         return EditTask(**{kind: self.batches(j, kind) for kind in KINDS})
 
     def batches(self, j: int, kind: str) -> tuple[Batch, ...]:
-        """The passes over one kind of the j-th batch's prompts, packed."""
+        """The passes over one kind of the j-th batch's prompts, packed; none where it has no such prompts."""
         items = self.items[kind][j]
         return tuple(
             _owned(pack([items[m] for m in places], self.batch_size, self.token, self.shapes[kind]), places)
@@ -138,8 +138,11 @@ def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:
 def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: int | None) -> list[list[int]]:
     """Places of the prompts of each pass: whole micro-batches, in their order, of together at most `pass_tokens`.
 
-    A micro-batch with more is a pass of its own. A batch that fits one pass keeps the order that it was given in.
+    A micro-batch with more is a pass of its own. A batch that fits one pass keeps the order that it was given in; one
+    without prompts takes none.
     """
+    if not items:
+        return []
     if pass_tokens is None or sum(len(item.tokens) for item in items) <= pass_tokens:
         return [list(range(len(items)))]
     order = sorted_order(items).tolist()

@@ -22,6 +22,7 @@ PREFIX = "hf:"
 USAGE = "hf:org/name, hf:org/name:split or hf:org/name/config:split"
 _SPLITS: dict[Role, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test", "train")}  # first there is
 _PARQUET = b"PAR1"  # what such a file begins with
+_LONGEST = 300  # characters of a message of the library: some hold whole schemas
 
 
 class Place(NamedTuple):
@@ -110,10 +111,11 @@ def parquet_rows(path: str | Path, magic: bytes) -> TableRows:
 
 
 def _why(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error."""
+    """What lies at the bottom of an error, in one line that is not too long."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 @contextlib.contextmanager

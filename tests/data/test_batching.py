@@ -83,6 +83,30 @@ def test_all_cues_of_a_batch_are_pooled_and_know_their_record(plan_of):
     np.testing.assert_array_equal(equiv.weights_a[:9], np.array([1 / 6] * 6 + [1 / 3] * 3, np.float32))
 
 
+@pytest.mark.parametrize("lacking", [range(6), range(3), range(1, 6)], ids=["all", "a batch", "all but one fact"])
+@pytest.mark.parametrize("kind", ["equiv", "unrel"])
+def test_facts_may_have_no_prompts_of_a_kind(plan_of, kind, lacking):
+    records = [record(m, **({kind: ()} if m in lacking else {})) for m in range(6)]
+    plan = plan_of(records, pass_tokens=8)
+    for j in range(2):
+        owners = [m - 3 * j for m in range(3 * j, 3 * j + 3) if m not in lacking]
+        assert plan.owners(j, kind).tolist() == owners
+        assert plan.order(j, kind).tolist() == list(range(len(owners)))
+        passes = plan.batches(j, kind)
+        assert sorted({int(m) for batch in passes for m in batch.item_a} - {-1}) == list(range(len(owners)))
+        weights = sum(float(batch.weights_a.sum()) for batch in passes)
+        np.testing.assert_allclose(weights, -(-len(owners) // 2))  # each micro-batch of two weighs 1, and none nothing
+        for batch in passes:
+            assert batch.tokens_bt.shape == plan.shapes[kind][:2]
+        assert plan.owners(j, "edit").tolist() == [0, 1, 2]
+    (shared,) = share_shapes(plan)
+    assert shared.shapes == plan.shapes
+    assert [len(plan.batches(j, kind)) == 0 for j in range(2)] == [
+        all(m in lacking for m in range(3 * j, 3 * j + 3)) for j in range(2)
+    ]
+    assert len(getattr(plan[1], kind)) == len(plan.batches(1, kind))
+
+
 def test_all_batches_of_a_kind_have_one_shape(plan_of):
     plan = plan_of(num_batches=3, seed=1)
     for kind in KINDS:

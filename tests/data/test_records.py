@@ -60,6 +60,21 @@ def test_worldfacts_writes_the_new_answer_and_takes_the_first_of_each_list(write
     assert (second.subject, second.source) == ("Faust\u2028", "facts.json row 1")
 
 
+def test_texts_are_taken_with_their_spaces(write):
+    row = ZSRE | {"src": " Who?", "rephrase": "Who? ", "ans": " Goethe ", "loc": " q ", "loc_ans": "\ta"}
+    (record,) = load("zsre", write([row]), role="eval")
+    assert (record.edit, record.equiv[0]) == (Cue(" Who?", " Goethe "), Cue("Who? ", " Goethe "))
+    assert record.unrel == (Cue(" q ?", "\ta"),)
+
+
+def test_rows_of_one_subject_or_prompt_are_all_read(write):
+    path = write([ZSRE, ZSRE | {"ans": "Fontane"}, ZSRE | {"src": "When was Emma written?"}])
+    records = load("zsre", path, role="eval")
+    assert [one.edit.answer for one in records] == ["Goethe", "Fontane", "Goethe"]
+    assert {one.subject for one in records} == {"Emma"}
+    assert len({one.source for one in records}) == 3
+
+
 def test_the_role_decides_and_not_the_file_name(write, monkeypatch):
     seen = []
     reader = READERS["zsre"]
@@ -163,6 +178,7 @@ def test_rows_outside_the_choice_are_not_looked_at(write):
         ({"rephrase": {}}, "field 'rephrase' is an object, not text"),
         ({"subject": 3}, "field 'subject' is a number, not text"),
         ({"ans": "\ud83d"}, "field 'ans' holds half a Unicode character"),
+        ({"src": "a\0b"}, "field 'src' holds a NUL character"),
     ],
 )
 def test_a_bad_field_is_named_with_file_and_row(write, change, says):

@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from emsedit_jax.data.records import Cue
-from emsedit_jax.data.tokens import TokenItem, captured_positions, tokenize
+from emsedit_jax.data.tokens import TokenItem, attempt, captured_positions, tokenize
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.model import load_tokenizer
+
+MODEL = Path(__file__).parents[1] / "golden/models/llama"
 
 
 def test_the_answer_follows_without_its_last_token_and_labels_start_at_the_prompts_last(letters):
@@ -28,6 +33,29 @@ def test_the_answer_is_tokenised_after_a_space_and_without_special_tokens():
     assert calls[2:] == [(["ab", "c"], True), ([" x", " y"], False), ([" q"], False)]
 
 
+@pytest.mark.parametrize("prompt", ["ab", " ab", "ab ", "\nab"])
+@pytest.mark.parametrize("answer", ["x", " x", "x ", "\tx"])
+def test_spaces_of_prompts_and_answers_are_kept_and_one_is_put_between(prompt, answer):
+    seen = []
+
+    def tokenizer(texts, **options):
+        seen.extend(texts)
+        return {"input_ids": [[5]] * len(texts), "special_tokens_mask": [[0]] * len(texts)}
+
+    tokenize([Cue(prompt, answer)], ["row"], tokenizer)
+    assert seen == [prompt, " " + answer]
+
+
+@pytest.mark.parametrize("text", ["القاهرة", "שלום עולם", "東京は日本の首都", "안녕", "😀👩‍👩‍👧", "e\u0301"])
+def test_any_script_comes_back_from_the_tokens_of_a_real_vocabulary(text):
+    tokenizer = load_tokenizer(MODEL)
+    (item,) = tokenize([Cue(f"{text}?", text)], ["row"], tokenizer)
+    prompt, answer = item.tokens[: item.prompt_len], item.labels
+    assert tokenizer.decode(prompt, skip_special_tokens=True) == f"{text}?"
+    assert tokenizer.decode(answer) == f" {text}"
+    assert item.tokens[item.prompt_len :] == answer[:-1]
+
+
 def test_an_answer_to_be_beaten_is_tokenised_like_an_answer(letters):
     cues = [Cue("ab", "x"), Cue("c", "yz", versus="qrs"), Cue("d", "x", versus="x")]
     plain, longer, same = tokenize(cues, ["row"] * 3, letters)
@@ -50,6 +78,28 @@ def test_an_answer_that_tokenises_to_nothing_is_named(letters):
 def test_a_prompt_of_special_tokens_alone_is_named(letters):
     with pytest.raises(InputError, match="row 7: the prompt '!!' tokenises to nothing"):
         tokenize([Cue("!!", "b")], ["row 7"], letters)
+
+
+def test_what_cannot_be_used_stands_among_the_others(letters):
+    cues = [Cue("ab", "cd"), Cue("!", "b"), Cue("a", "b"), Cue("a", "!"), Cue("a" * 10_000, "b")]
+    first, blank, second, silent, long = attempt(cues, letters, max_tokens=100)
+    assert [first, second] == tokenize([cues[0], cues[2]], ["row"] * 2, letters)
+    assert [str(one) for one in (blank, silent, long)] == [
+        "the prompt '!' tokenises to nothing",
+        "the answer '!' tokenises to nothing",
+        "prompt and answer take 10001 tokens, the model takes 100",
+    ]
+
+
+def test_all_that_cannot_be_used_is_told(letters):
+    cues = [Cue("a" * count, "b") for count in (9, 1, 9, 9, 8)]
+    with pytest.raises(InputError) as caught:
+        tokenize(cues, [f"a.json row {m}" for m in range(5)], letters, max_tokens=4)
+    assert str(caught.value) == (
+        "4 bad rows (counting from 0): a.json rows 0, 2-3: prompt and answer take 10 tokens, the model takes 4; "
+        "a.json row 4: prompt and answer take 9 tokens, the model takes 4. "
+        "Correct these rows, or leave them out with --config.dataset.on_bad_row=skip."
+    )
 
 
 def test_too_long_a_prompt_is_named(letters):
