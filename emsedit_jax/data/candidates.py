@@ -13,10 +13,13 @@ import numpy as np
 from jaxtyping import Int
 
 from emsedit_jax.data.cues import Cue
-from emsedit_jax.data.questions import QuestionPlan, plan_items
+from emsedit_jax.data.packing import first_fit, plan_shape, sorted_order
+from emsedit_jax.data.questions import QuestionPlan
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, tokenize
 from emsedit_jax.types import Batch
 
+_TOKEN_RULE = "ans"  # nothing is captured; answer rows are what is read
+_WIDE = 128  # tokens of a row, unless a prompt is longer
 _OWN = -1  # in `words_qw`: the sequence's own label is read
 NONE = -1  # in `sequence_cx`: the choice has no such answer
 
@@ -102,7 +105,21 @@ def plan_candidates(candidates: Sequence[Sequence[TokenItem]], max_tokens: int) 
     words_qw = np.full((len(words), max(map(len, words), default=1)), _OWN, np.int64)
     for row, tokens in zip(words_qw, words, strict=True):
         row[: len(tokens)] = tokens
-    return CandidatePlan(plan_items(sequences, max_tokens), words_qw, *found)
+    cuts = _cut(sequences, max_tokens)
+    shape = plan_shape([[sequences[q] for q in places] for places in cuts], _TOKEN_RULE)
+    return CandidatePlan(QuestionPlan(sequences, shape, cuts), words_qw, *found)
+
+
+def _cut(sequences: Sequence[TokenItem], max_tokens: int) -> list[list[int]]:
+    """Places of the sequences of each pass, which is filled row by row: short prompts lie beside long ones.
+
+    Few prompts are as long as the longest, which sets the width of all rows.
+    """
+    order = sorted_order(sequences)
+    lengths = [len(sequences[q].tokens) for q in order]
+    t = max(max(lengths, default=1), min(max_tokens, _WIDE))
+    passes = first_fit(lengths, t).row // max(round(max_tokens / t), 1)
+    return [order[passes == number].tolist() for number in range(int(passes.max(initial=-1)) + 1)]
 
 
 def _add(items: Sequence[TokenItem], sequences: list[TokenItem], words: list[list[int]]) -> list[tuple[int, int]]:

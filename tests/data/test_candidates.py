@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from emsedit_jax.data.candidates import NONE, Choice, plan_choices, tokenize_choices
+from emsedit_jax.data.candidates import NONE, Choice, plan_candidates, plan_choices, tokenize_choices
 from emsedit_jax.data.tokens import TokenItem
 from tests.refusals import refused
 
@@ -53,6 +53,14 @@ def test_each_answer_is_read_token_by_token_behind_its_prompt(plan, letters):
             before = [list(item.tokens[: item.prompt_len + place]) for place in range(len(item.labels))]
             assert [tokens for tokens, _ in rows] == before
             assert tuple(words[plan.word_cx[m, n]] for _, words in rows) == item.labels
+
+
+def test_short_prompts_lie_beside_long_ones_in_passes_of_one_shape():
+    lengths = [200, 190, *[10] * 60, *[30] * 20]
+    plan = plan_candidates([[TokenItem(tuple(range(length)), (1,), length)] for length in lengths], 400)
+    assert sorted(m for places in plan.questions.cuts for m in places) == list(range(len(lengths)))
+    assert {one.batch.tokens_bt.shape for one in plan.units()} == {(2, 200)}
+    assert len(plan) == 4  # of 400 tokens each: the 1,590 fit
 
 
 def test_no_choices_take_no_passes(letters):
