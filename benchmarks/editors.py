@@ -15,13 +15,13 @@ another of the small models, `--editors` some lines of the table.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import cells
 from configs import common, gemma3, smollm2
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import cli
@@ -98,7 +98,7 @@ def flags(cell: Cell, bench: Bench) -> list[str]:
         f"--config.editor.lr={cell.eta!r}",
         f"--config.seed={bench.seed}",
         "--config.eval.examples=0",
-        f"--workdir={bench.out / cell.name}",
+        "--noconfig.eval.further",
     ]
     if bench.accept_terms:
         found.append("--config.model.accept_terms")
@@ -112,22 +112,7 @@ def flags(cell: Cell, bench: Bench) -> list[str]:
 
 def run(cell: Cell, bench: Bench) -> dict[str, Any] | None:
     """The cell's summary, from its folder where it is finished; None where the eta makes the edits diverge."""
-    folder = bench.out / cell.name
-    summary, diverged = folder / "summary.json", folder / "diverged.txt"
-    if diverged.exists():
-        return None
-    if not summary.exists():
-        from emsedit_jax.run import main as program
-        from emsedit_jax.run.watch import Diverged
-
-        print(f"\n== {cell.name}", flush=True)
-        command = cli.read(["launch.py", *flags(cell, bench)])
-        try:
-            program.run(command.config, command.workdir, command.mode)
-        except Diverged as error:
-            diverged.write_text(str(error), encoding="utf-8")
-            return None
-    return json.loads(summary.read_text(encoding="utf-8"))
+    return cells.finished(bench.out / cell.name, flags(cell, bench))
 
 
 def mean(summary: dict[str, Any] | None) -> float:

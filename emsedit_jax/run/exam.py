@@ -10,14 +10,18 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emsedit_jax.data import embedded
+from emsedit_jax.data.ability import AbilityPlan, plan_ability
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.questions import QuestionPlan, plan_items, windows
 from emsedit_jax.data.records import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure import speech
+from emsedit_jax.measure.ability import ability
 from emsedit_jax.measure.ask import ask, drift
+from emsedit_jax.measure.contest import ContestPlan, contest, plan_contest
 from emsedit_jax.measure.said import contained, exact, ngram_entropy
 from emsedit_jax.measure.scores import NAMES, Score, Scores
+from emsedit_jax.run.facts import drawn
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.report import Example
 from emsedit_jax.types import Deltas
@@ -43,6 +47,8 @@ class Exam(NamedTuple):
     unrelated: QuestionPlan | None
     unrelated_items: tuple[str, ...]
     reading: QuestionPlan | None  # windows of running text
+    contest: ContestPlan | None  # prompts whose answer has another to beat
+    ability: AbilityPlan | None
 
 
 class Examined(NamedTuple):
@@ -55,12 +61,12 @@ class Examined(NamedTuple):
 def prepare_exam(run: Prepared) -> Exam:
     """Chooses and tokenises the questions. Raises InputError for files that are missing or malformed."""
     config = run.config.eval
-    facts = [record for j in range(len(run.valid_plan)) for record in run.valid_plan.records(j)]
+    facts = drawn(run.valid_plan)
     further = config.further
     count = max(config.generated if further else 0, config.examples)
     spoken = _facts_spoken(_spread(facts, count))
     if not further:
-        return Exam(spoken, False, (), None, (), None)
+        return Exam(spoken, False, (), None, (), None, None, None)
     graded = config.generated > 0
     unrelated = [item for items in run.valid_plan.items["unrel"] for item in items]
     return Exam(
@@ -70,6 +76,8 @@ def prepare_exam(run: Prepared) -> Exam:
         unrelated=plan_items(unrelated, config.batch_tokens) if unrelated else None,
         unrelated_items=item_names(run.valid_plan, "unrel"),
         reading=_reading(run),
+        contest=_contest(run, facts),
+        ability=_ability(run) if config.ability_path else None,
     )
 
 
@@ -97,7 +105,7 @@ def spread(size: int, count: int) -> list[int]:
 def _facts_spoken(facts: Sequence[EditRecord]) -> tuple[Spoken, ...]:
     """The edited prompts, then a paraphrase of each fact that has one of its own."""
     edited = [Spoken("ES", fact.source, fact.edit.prompt, (fact.edit.answer,)) for fact in facts]
-    own = [fact for fact in facts if fact.equiv and fact.equiv[0].prompt != fact.edit.prompt]
+    own = [fact for fact in facts if fact.equiv and "equiv" not in fact.borrowed]
     others = [Spoken("GS", fact.source, fact.equiv[0].prompt, (fact.equiv[0].answer,)) for fact in own]
     return (*edited, *others)
 
@@ -125,6 +133,26 @@ def _reading(run: Prepared) -> QuestionPlan:
     if not found:
         raise InputError(f"--config.eval.text_path={path}: the text is too short to be read; give a page or more.")
     return plan_items(found, run.config.eval.batch_tokens)
+
+
+def _contest(run: Prepared, facts: Sequence[EditRecord]) -> ContestPlan | None:
+    if not any(cue.versus for fact in facts for cue in (fact.edit, *fact.equiv, *fact.unrel)):
+        return None
+    max_tokens = run.config.eval.batch_tokens
+    return plan_contest(facts, run.lm.tokenizer, max_tokens=max_tokens, longest=run.lm.config.max_length)
+
+
+def _ability(run: Prepared) -> AbilityPlan:
+    config = run.config.eval
+    return plan_ability(
+        config.ability_path,
+        run.lm.tokenizer,
+        max_tokens=config.batch_tokens,
+        longest=run.lm.config.max_length,
+        tasks=config.ability_tasks,
+        items=config.ability_items,
+        shots=config.ability_shots,
+    )
 
 
 def read_text(path: str) -> str:
@@ -158,6 +186,9 @@ def examine(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: C
         found = ask(*whole, exam.reading, run.prefixes, "reading", begun)
         names = tuple(f"window {m}" for m in range(len(exam.reading.items)))
         scores["perplexity"] = Score(-found.logprob / found.tokens, names)
+    if exam.contest is not None:
+        scores |= contest(exam.contest, *whole, run.prefixes, "contest", begun)
+    scores |= ability_scores(run, exam, deltas, begun)
     if exam.unrelated is not None and edited:
         moved = drift(*whole, exam.unrelated, run.prefixes, "unrelated", begun)
         scores["LS.same"] = Score(moved.same, exam.unrelated_items)
@@ -165,9 +196,19 @@ def examine(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: C
     return Examined(scores, tuple(said))
 
 
+def ability_scores(
+    run: Prepared, exam: Exam, deltas: Deltas, begun: Callable[[], None] = lambda: None
+) -> dict[str, Score]:
+    """General ability under the edits; nothing where it is not asked for."""
+    if exam.ability is None:
+        return {}
+    whole = run.lm.config, run.editor.sites, run.lm.params, deltas
+    return ability(exam.ability, *whole, run.prefixes, "ability", begun)
+
+
 def passes(exam: Exam, *, edited: bool) -> int:
     """How many passes `examine` takes."""
-    plans = [exam.reading, exam.unrelated if edited else None]
+    plans = [exam.reading, exam.contest, exam.ability, exam.unrelated if edited else None]
     spoken = speech.passes(len(exam.spoken)) + speech.passes(len(exam.flowing))
     return spoken + sum(len(plan) for plan in plans if plan is not None)
 

@@ -11,7 +11,7 @@ import ml_collections
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import assets
 from emsedit_jax.measure.score import Shares, means
-from emsedit_jax.measure.scores import NAMES, Scores
+from emsedit_jax.measure.scores import NAMES, Scores, totals
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import arrays, edits, exam, items, networks, report, scoring, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
@@ -60,7 +60,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     before = Examined({}, ()) if config.eval.final_only else _asked(run, questions, stages, clock, None)
     try:
         state, trained_on = _trained(run, state, stages, folder, clock)
-        edited = _edited(run, state, stages, folder, clock)
+        edited = _edited(run, questions, state, stages, folder, clock)
     except Diverged as stop:
         raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
     after = _asked(run, questions, stages, clock, edited)
@@ -68,7 +68,9 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     report.plot_curve(folder.curve, curve(run, before, edited, after))
     summary = summarise(run, clock, compiling, before, after, edited.digests)
     examples = exam.examples(run, questions, before, after)
-    more: dict[str, Any] = {"trained_on": trained_on, "examples": [example._asdict() for example in examples]}
+    along = {"so_far": edited.so_far, "ability": edited.ability}
+    shown = [example._asdict() for example in examples]
+    more: dict[str, Any] = {"trained_on": trained_on, "along": along, "examples": shown}
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     workdir.write_json(folder.summary, summary | more)
     stages.finish()
@@ -126,13 +128,18 @@ class Edited(NamedTuple):
     deltas: Deltas
     digests: dict[str, str]  # of the deltas, by site
     own: Scores  # ES, GS and LS of each batch right after it was edited in
-    so_far: list[dict[str, float]]  # means over all edits so far, where the curve asks for them
+    so_far: list[dict[str, float]]  # means over all edits so far, where the curve asks for them, with their number
+    ability: list[dict[str, float]]  # general ability in between, where it is asked for, likewise
 
 
-def _edited(run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock) -> Edited:
+def _edited(
+    run: Prepared, questions: Exam, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock
+) -> Edited:
     """The stage of editing, each batch scored as soon as it is in."""
     own: list[Shares] = []
     so_far: list[dict[str, float]] = []
+    ability: list[dict[str, float]] = []
+    n_batches, step = len(run.valid_plan), run.config.eval.glue_step
 
     def after_batch(j: int, deltas: Deltas) -> dict:
         if run.config.eval.final_only:
@@ -140,9 +147,13 @@ def _edited(run: Prepared, state: MetaState, stages: Stages, folder: Workdir, cl
         with clock.phase("score"):
             own.append(scoring.score_batch(run, deltas, j))
             row: dict = means(own[-1:])
-            if run.config.editor.full_curve and _is_due(j + 1, run.config.eval.curve_step, len(run.valid_plan)):
+            edits_made = {"edits": (j + 1) * run.config.dataset.n_edits}
+            if run.config.editor.full_curve and _is_due(j + 1, run.config.eval.curve_step, n_batches):
                 row["so_far"] = means([*(scoring.score_batch(run, deltas, old) for old in range(j)), own[-1]])
-                so_far.append({"edits": (j + 1) * run.config.dataset.n_edits, **row["so_far"]})
+                so_far.append(edits_made | row["so_far"])
+            if step and (j + 1) % step == 0 and j + 1 < n_batches:  # after the last it is asked with all the rest
+                row["ability"] = totals(exam.ability_scores(run, questions, deltas))
+                ability.append(edits_made | row["ability"])
         return row
 
     def log(row: dict) -> None:
@@ -151,14 +162,17 @@ def _edited(run: Prepared, state: MetaState, stages: Stages, folder: Workdir, cl
     def make() -> Edited:
         deltas, _ = edit(run, state, clock, log, after_batch)
         digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
-        return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far)
+        return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far, ability)
 
     def back(plain: Any) -> Edited:
         deltas = edits.load(folder.edits, run.editor.sites, run.base)
         digests = arrays.digests(edits.named(run.editor.sites, deltas))
-        return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"])
+        return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"])
 
-    return stages.reach("edits", make, lambda made: {"own": plain_scores(made.own), "so_far": made.so_far}, back)
+    def plain(made: Edited) -> dict[str, Any]:
+        return {"own": plain_scores(made.own), "so_far": made.so_far, "ability": made.ability}
+
+    return stages.reach("edits", make, plain, back)
 
 
 def _is_due(done: int, step: int, total: int) -> bool:

@@ -26,6 +26,8 @@ def summarise(
         "intervals": {name: one["intervals"] for name, one in scores.items()},
         "items": {name: one["items"] for name, one in scores.items()},
         "edits": len(run.valid_plan) * run.config.dataset.n_edits,
+        "skipped_rows": {role: {"count": len(rows), "rows": list(rows)} for role, rows in run.skipped.items()},
+        "conflicts": list(run.conflicts),
         "digests": digests,
         "seconds": clock.summary(),
         "compiled": {"programs": compiling.programs, "from_cache": compiling.cache_hits},

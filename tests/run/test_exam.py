@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,41 @@ def test_a_text_of_ones_own_is_read(tmp_path):
         exam.read_text(str(tmp_path / "latin.txt"))
     with pytest.raises(InputError, match="no such file"):
         exam.read_text(str(tmp_path / "missing.txt"))
+
+
+@pytest.fixture(scope="module")
+def able(tmp_path_factory, quick_compiles):
+    """A folder of one ability task, and a run that asks it along the way, with a curve after every second batch."""
+    folder = tmp_path_factory.mktemp("able")
+    rows = [{"sentence": text, "label": m % 2} for m, text in enumerate(["bad", "good", "awful", "fine", "poor"])]
+    (folder / "sst2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [f"--config.eval.ability_path={folder}", "--config.eval.ability_tasks=('sst2',)", "--config.eval.further"]
+    asked += ["--config.eval.generated=0", "--config.eval.fluency=0", "--config.eval.examples=0"]
+    along = ["--config.eval.glue_step=1", "--config.editor.full_curve", "--config.eval.curve_step=2"]
+    tiny.train(folder / "run", *asked, *along, "--config.num_seq=3", "--config.dataset.n_edits=2", editor="ultraedit")
+    return folder / "run"
+
+
+def test_ability_is_asked_before_during_and_after(able):
+    summary = tiny.read(able / "summary.json")
+    for row in ("unedited", "edited"):
+        found = {name: value for name, value in summary["scores"][row].items() if name.startswith("sst2.")}
+        assert list(found) == ["sst2.accuracy", "sst2.f1", "sst2.mcc"]
+        assert found["sst2.accuracy"] in (0, 20, 40, 60, 80, 100)
+        assert summary["items"][row]["sst2.f1"] == 5
+    assert [point["edits"] for point in summary["along"]["ability"]] == [2, 4]
+    rows = [row["ability"] for row in tiny.rows(able) if "ability" in row]
+    assert [{"edits": point["edits"]} | row for point, row in zip(summary["along"]["ability"], rows, strict=True)] == (
+        summary["along"]["ability"]
+    )
+
+
+def test_a_curve_is_drawn_after_every_so_many_batches_and_the_last(able):
+    summary = tiny.read(able / "summary.json")
+    points = summary["along"]["so_far"]
+    assert [point["edits"] for point in points] == [4, 6]
+    assert points[-1]["ES"] == summary["scores"]["edited"]["ES"]
+    assert ["so_far" in row for row in tiny.rows(able)] == [False, True, True]
 
 
 # ---------------------------------------------------------------------------------------------- going on
