@@ -1,7 +1,8 @@
 """Tasks of general ability (SST-2, MRPC, CoLA, RTE, MMLU, NLI): files of items -> prompts with label words, packed.
 
-The likeliest label word is the model's answer. Prompts and words are the published program's, but for stray blanks and
-for RTE, whose labels that program reads the wrong way round: GLUE's 0 is "entailed". A new task is a row of `TASKS`.
+The likeliest label word is the model's answer. Prompts and words are those of the evaluation code that papers on
+editing share, but for stray blanks and for RTE, where that code takes label 1 for "True": GLUE's 0 is "entailed". A new
+task is a row of `TASKS`.
 """
 
 from __future__ import annotations

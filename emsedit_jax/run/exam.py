@@ -26,7 +26,7 @@ from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.report import Example
 from emsedit_jax.types import Deltas
 
-WINDOW = 128  # tokens of running text that are read together
+WINDOW, READ_AT_ONCE = 128, 512  # tokens of running text that are read together, and of a pass: each has its logits
 
 
 class Spoken(NamedTuple):
@@ -132,7 +132,7 @@ def _reading(run: Prepared) -> QuestionPlan:
     found = windows(text, run.lm.tokenizer, min(WINDOW, run.lm.config.max_length or WINDOW))
     if not found:
         raise InputError(f"--config.eval.text_path={path}: the text is too short to be read; give a page or more.")
-    return plan_items(found, run.config.eval.batch_tokens)
+    return plan_items(found, min(READ_AT_ONCE, run.config.eval.batch_tokens))
 
 
 def _contest(run: Prepared, facts: Sequence[EditRecord]) -> ContestPlan | None:
