@@ -22,6 +22,8 @@ def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     config.model.name_or_path = "gemma3-270m"
     config.model.edit_modules = SITES
     config.editor.lr = common.eta(ETA, config.editor.name, config.editor.iters)
+    config.eval.generated = smollm2.GENERATED
+    config.eval.per_criterion = smollm2.PER_CRITERION
     if "rank" in config.editor:
         config.editor.rank = 256
     return config

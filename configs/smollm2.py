@@ -22,6 +22,8 @@ ETA = {  # (editor, edit steps) -> initial eta
     ("ultraedit", 2): 3e-5,
 }
 
+GENERATED, PER_CRITERION = 50, 1  # answers in the model's own words; decoding takes long on a CPU
+
 
 def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     """10 batches of 10 facts of a data set that is read by path."""
@@ -30,8 +32,8 @@ def get_config(arg: str, dataset: str) -> ml_collections.ConfigDict:
     config.dataset.name = dataset
     config.dataset.n_edits = 10
     config.editor.lr = common.eta(ETA, config.editor.name, config.editor.iters)
-    config.eval.generated = 50  # decoding takes long on a CPU
-    config.eval.per_criterion = 1
+    config.eval.generated = GENERATED
+    config.eval.per_criterion = PER_CRITERION
     if "rank" in config.editor:
         config.editor.rank = 256
     return config
