@@ -100,7 +100,7 @@ def _cell(name: str, value: float | None) -> str:
 
 
 def _with_interval(summary: Mapping[str, Any], row: str, score: str) -> str:
-    if score not in summary["scores"][row]:
+    if summary["scores"][row].get(score) is None:
         return "-"
     low, high = summary["intervals"][row][score]
     digits = 2 if score.endswith(".mcc") else 1

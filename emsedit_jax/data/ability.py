@@ -131,13 +131,9 @@ def plan_ability(
 
     Raises: InputError for unknown tasks, numbers that leave nothing to score, and files that are missing or malformed.
     """
-    folder, names = Path(folder), list(dict.fromkeys(tasks)) or list(TASKS)
-    for name in names:
-        if name not in TASKS:
-            raise InputError(f"There is no ability task '{name}'.{near(name, TASKS)} Known: {', '.join(TASKS)}.")
     if items < 1 or shots < 0:
         raise InputError(f"Ability tasks need at least 1 item and 0 or more shots, not {items} and {shots}.")
-    _check_present(folder, names)
+    folder, names = Path(folder), check_present(folder, tasks)
     plans: dict[str, TaskPlan] = {}
     candidates: list[list[TokenItem]] = []
     for name in names:
@@ -147,7 +143,12 @@ def plan_ability(
     return AbilityPlan(plans, plan_candidates(candidates, max_tokens))
 
 
-def _check_present(folder: Path, names: Sequence[str]) -> None:
+def check_present(folder: str | Path, tasks: Sequence[str]) -> list[str]:
+    """The tasks, all of `TASKS` for none. Cheap. Raises: InputError for unknown ones, and files that are missing."""
+    folder, names = Path(folder), list(dict.fromkeys(tasks)) or list(TASKS)
+    for name in names:
+        if name not in TASKS:
+            raise InputError(f"There is no ability task '{name}'.{near(name, TASKS)} Known: {', '.join(TASKS)}.")
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; name the one that holds the files of the ability tasks.")
     there = sorted(entry.name for entry in folder.iterdir())
@@ -157,6 +158,7 @@ def _check_present(folder: Path, names: Sequence[str]) -> None:
     if missing:
         advice = "Put it there (only .jsonl is read), or name the tasks that are there"
         raise InputError(f"{folder}: there is no {' and no '.join(missing)}. {advice}.")
+    return names
 
 
 def _plan_task(

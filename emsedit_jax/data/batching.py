@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from emsedit_jax.data.cues import Cue, EditRecord
+from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
@@ -69,7 +69,7 @@ class EditPlan:
 
     def owners(self, j: int, kind: str) -> Int[np.ndarray, " prompts"]:
         """Which record of batch j (0 .. n_edits - 1) each prompt belongs to."""
-        return np.repeat(np.arange(len(self.drawn[j])), [len(_cues(record, kind)) for record in self.drawn[j]])
+        return np.repeat(np.arange(len(self.drawn[j])), [len(record.cues(kind)) for record in self.drawn[j]])
 
 
 def plan_tasks(
@@ -195,10 +195,6 @@ def _replay(rows: np.ndarray, records: Sequence[EditRecord], n_edits: int, num_b
     return rows.astype(np.int32)
 
 
-def _cues(record: EditRecord, kind: str) -> tuple[Cue, ...]:
-    return (record.edit,) if kind == "edit" else record.equiv if kind == "equiv" else record.unrel
-
-
 def _tokenized(
     drawn: Sequence[Sequence[EditRecord]], tokenizer: Tokenizer, max_tokens: int | None
 ) -> dict[str, list[list[TokenItem]]]:
@@ -207,7 +203,7 @@ def _tokenized(
     for kind in KINDS:
         items, bad = tokenize_kind([record for batch in drawn for record in batch], kind, tokenizer, max_tokens)
         given = iter(items)
-        sizes = [sum(len(_cues(record, kind)) for record in batch) for batch in drawn]
+        sizes = [sum(len(record.cues(kind)) for record in batch) for batch in drawn]
         found[kind] = [list(itertools.islice(given, size)) for size in sizes]
         faults += bad
     refuse(faults)
@@ -218,7 +214,7 @@ def tokenize_kind(
     records: Sequence[EditRecord], kind: str, tokenizer: Tokenizer, max_tokens: int | None
 ) -> tuple[list[TokenItem], list[Fault]]:
     """(the records' cues of a kind that can be tokenised, what is wrong with the others)."""
-    owned = [(cue, record.source) for record in records for cue in _cues(record, kind)]
+    owned = [(cue, record.source) for record in records for cue in record.cues(kind)]
     tried = attempt([cue for cue, _ in owned], tokenizer, max_tokens=max_tokens)
     items = [one for one in tried if isinstance(one, TokenItem)]
     bad = [(source, one) for (_, source), one in zip(owned, tried, strict=True) if isinstance(one, RowFault)]

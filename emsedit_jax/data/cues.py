@@ -59,3 +59,12 @@ class EditRecord:
     def row(self) -> str:
         """The row alone, which several facts may share: `"mquake.json row 12"`."""
         return self.source.rpartition(" fact ")[0] if self.parts > 1 else self.source
+
+    def cues(self, kind: str) -> tuple[Cue, ...]:
+        """Its prompts of a kind: "edit", "equiv" or "unrel"."""
+        return {"edit": (self.edit,), "equiv": self.equiv, "unrel": self.unrel}[kind]
+
+    def item_names(self, kind: str) -> tuple[str, ...]:
+        """What its prompts of a kind are called in scores: the fact, with ` #0`, ` #1`, ... where it has several."""
+        count = len(self.cues(kind))
+        return (self.source,) if count == 1 else tuple(f"{self.source} #{m}" for m in range(count))

@@ -1,4 +1,4 @@
-"""General ability under edits: of an item's label words the likeliest is the answer (METHODS section 7)."""
+"""General ability under edits: of an item's label words the likeliest is the answer (`docs/SCORES.md`)."""
 
 from __future__ import annotations
 

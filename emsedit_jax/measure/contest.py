@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from emsedit_jax.data.candidates import CandidatePlan, Choice, plan_choices
-from emsedit_jax.data.cues import Cue, EditRecord
+from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.tokens import Tokenizer
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
@@ -52,11 +52,9 @@ def plan_contest(
 
 
 def _rivals(record: EditRecord, kind: str) -> Iterator[tuple[str, Choice]]:
-    """(item, its two answers) of the record's prompts of a kind; numbered where there are several prompts."""
-    cues: tuple[Cue, ...] = (record.edit,) if kind == "edit" else getattr(record, kind)
-    for m, cue in enumerate(cues):
+    """(item, its two answers) of the record's prompts of a kind."""
+    for item, cue in zip(record.item_names(kind), record.cues(kind), strict=True):
         if cue.versus is not None:
-            item = record.source if len(cues) == 1 else f"{record.source} #{m}"
             yield item, Choice(cue.prompt, (cue.answer, cue.versus))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from emsedit_jax.measure.labels import matthews, matthews_drawn, weighted_f1, weighted_f1_drawn
 
 NAMES = {"edit": "ES", "equiv": "GS", "unrel": "LS"}  # kind of prompt -> name of its score
+PUBLISHED = tuple(NAMES.values())
 
 Values = Float[np.ndarray, " items"] | Float[np.ndarray, "items 2"]
 

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import ml_collections
 import numpy as np
-from jaxtyping import Bool, Int
 
 from emsedit_jax.data import embedded
-from emsedit_jax.data.ability import AbilityPlan, plan_ability
+from emsedit_jax.data.ability import AbilityPlan, check_present, plan_ability
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.questions import QuestionPlan, plan_items, windows
-from emsedit_jax.data.records import EditRecord
+from emsedit_jax.data.records import Cue, EditRecord
+from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
-from emsedit_jax.measure import speech
-from emsedit_jax.measure.ability import ability
-from emsedit_jax.measure.ask import ask, drift
-from emsedit_jax.measure.contest import ContestPlan, contest, plan_contest
-from emsedit_jax.measure.said import contained, exact, ngram_entropy
-from emsedit_jax.measure.scores import NAMES, Score, Scores
+from emsedit_jax.measure.contest import ContestPlan, plan_contest
 from emsedit_jax.run.facts import drawn
-from emsedit_jax.run.prepare import Prepared
-from emsedit_jax.run.report import Example
-from emsedit_jax.types import Deltas
+from emsedit_jax.run.prepare import Prepared, say
 
 WINDOW, READ_AT_ONCE = 128, 512  # tokens of running text that are read together, and of a pass: each has its logits
 
@@ -32,7 +26,7 @@ WINDOW, READ_AT_ONCE = 128, 512  # tokens of running text that are read together
 class Spoken(NamedTuple):
     """A prompt that the model answers in its own words."""
 
-    score: str  # "ES", "GS" or "asks.CRITERION"
+    score: str  # "ES", "GS" or "asks.CRITERION"; "": it is only shown
     item: str
     prompt: str
     answers: tuple[str, ...]  # any one of them is right
@@ -41,40 +35,44 @@ class Spoken(NamedTuple):
 class Exam(NamedTuple):
     """All further questions, tokenised once; what is not asked is empty or None."""
 
-    spoken: tuple[Spoken, ...]
-    graded: bool  # whether what is said is held to the answers, or only shown
-    flowing: tuple[tuple[str, str], ...]  # (item, prompt) of the longer texts
-    unrelated: QuestionPlan | None
-    unrelated_items: tuple[str, ...]
-    reading: QuestionPlan | None  # windows of running text
-    contest: ContestPlan | None  # prompts whose answer has another to beat
-    ability: AbilityPlan | None
+    spoken: tuple[Spoken, ...] = ()
+    shown: tuple[int, ...] = ()  # places in `spoken` of the facts that are shown before and after
+    flowing: tuple[tuple[str, str], ...] = ()  # (item, prompt) of the longer texts
+    unrelated: QuestionPlan | None = None
+    unrelated_items: tuple[str, ...] = ()
+    reading: QuestionPlan | None = None  # windows of running text
+    contest: ContestPlan | None = None  # prompts whose answer has another to beat
+    ability: AbilityPlan | None = None
 
 
-class Examined(NamedTuple):
-    """What came of it."""
-
-    scores: Scores
-    said: tuple[str, ...]  # to each of `Exam.spoken`
+def check_files(config: ml_collections.ConfigDict) -> None:
+    """Cheap, so that it can be asked before a model is loaded. Raises InputError for files that are not there."""
+    if config.eval.further and config.eval.text_path:
+        read_text(config.eval.text_path)
+    if config.eval.ability_path:
+        check_present(config.eval.ability_path, config.eval.ability_tasks)
 
 
 def prepare_exam(run: Prepared) -> Exam:
     """Chooses and tokenises the questions. Raises InputError for files that are missing or malformed."""
     config = run.config.eval
     facts = drawn(run.valid_plan)
-    further = config.further
-    count = max(config.generated if further else 0, config.examples)
-    spoken = _facts_spoken(_spread(facts, count))
-    if not further:
-        return Exam(spoken, False, (), None, (), None, None, None)
-    graded = config.generated > 0
-    unrelated = [item for items in run.valid_plan.items["unrel"] for item in items]
+    shown = spread(len(facts), config.examples)
+    if not config.further:
+        return Exam(_facts_spoken(facts, shown, ()), tuple(range(len(shown))))
+    spoken = (
+        *_facts_spoken(facts, shown, spread(len(facts), config.generated)),
+        *_asked(facts, config.per_criterion),
+    )
+    _tell_long_answers(run, spoken)
+    unrelated, names = _unrelated(run.valid_plan)
+    flowing = [facts[place] for place in spread(len(facts), config.fluency)]
     return Exam(
-        spoken=(*spoken, *_asked(facts, config.per_criterion)),
-        graded=graded,
-        flowing=tuple((record.source, record.edit.prompt) for record in _spread(facts, config.fluency)),
+        spoken=spoken,
+        shown=tuple(range(len(shown))),
+        flowing=tuple((fact.source, fact.edit.prompt) for fact in flowing),
         unrelated=plan_items(unrelated, config.batch_tokens) if unrelated else None,
-        unrelated_items=item_names(run.valid_plan, "unrel"),
+        unrelated_items=names,
         reading=_reading(run),
         contest=_contest(run, facts),
         ability=_ability(run) if config.ability_path else None,
@@ -82,19 +80,18 @@ def prepare_exam(run: Prepared) -> Exam:
 
 
 def item_names(plan: EditPlan, kind: str) -> tuple[str, ...]:
-    """What each prompt of a kind is called, batch after batch: its fact, with a number where that has several."""
-    names: list[str] = []
-    for j in range(len(plan)):
-        owners = plan.owners(j, kind)
-        counts = np.bincount(owners, minlength=len(plan.records(j)))
-        for record, number in zip(plan.records(j), counts.tolist(), strict=True):
-            names += [record.source] if number == 1 else [f"{record.source} #{m}" for m in range(number)]
-    return tuple(names)
+    """What each prompt of a kind is called, batch after batch."""
+    return tuple(name for record in drawn(plan) for name in record.item_names(kind))
 
 
-def _spread(facts: Sequence[EditRecord], count: int) -> list[EditRecord]:
-    """So many of them from all along the sequence."""
-    return [facts[place] for place in spread(len(facts), count)]
+def _unrelated(plan: EditPlan) -> tuple[list[TokenItem], tuple[str, ...]]:
+    """The unrelated prompts that are no edited ones standing in, and what they are called."""
+    items = [item for of_batch in plan.items["unrel"] for item in of_batch]
+    own = [is_own for record in drawn(plan) for is_own in ["unrel" not in record.borrowed] * len(record.unrel)]
+    found = [
+        pair for pair, is_own in zip(zip(items, item_names(plan, "unrel"), strict=True), own, strict=True) if is_own
+    ]
+    return [item for item, _ in found], tuple(name for _, name in found)
 
 
 def spread(size: int, count: int) -> list[int]:
@@ -102,12 +99,28 @@ def spread(size: int, count: int) -> list[int]:
     return np.linspace(0, size - 1, min(count, size)).round().astype(int).tolist() if size and count else []
 
 
-def _facts_spoken(facts: Sequence[EditRecord]) -> tuple[Spoken, ...]:
-    """The edited prompts, then a paraphrase of each fact that has one of its own."""
-    edited = [Spoken("ES", fact.source, fact.edit.prompt, (fact.edit.answer,)) for fact in facts]
-    own = [fact for fact in facts if fact.equiv and "equiv" not in fact.borrowed]
-    others = [Spoken("GS", fact.source, fact.equiv[0].prompt, (fact.equiv[0].answer,)) for fact in own]
-    return (*edited, *others)
+def _facts_spoken(facts: Sequence[EditRecord], shown: Sequence[int], graded: Sequence[int]) -> tuple[Spoken, ...]:
+    """The edited prompts that are shown, in their order, those graded alone, and a paraphrase of each graded fact."""
+    of_shown = [_spoken("ES" if place in graded else "", facts[place], facts[place].edit) for place in shown]
+    of_others = [_spoken("ES", facts[place], facts[place].edit) for place in graded if place not in shown]
+    own = [facts[place] for place in graded if facts[place].equiv and "equiv" not in facts[place].borrowed]
+    return (*of_shown, *of_others, *(_spoken("GS", fact, fact.equiv[0]) for fact in own))
+
+
+def _spoken(score: str, fact: EditRecord, cue: Cue) -> Spoken:
+    return Spoken(score, fact.source, cue.prompt, (cue.answer,))
+
+
+def _tell_long_answers(run: Prepared, spoken: Sequence[Spoken]) -> None:
+    """Says how many answers cannot be right because the model may not say so much."""
+    limit, texts = run.config.eval.max_new_tokens, [f" {answer}" for one in spoken for answer in one.answers]
+    lengths = iter(
+        [len(ids) for ids in run.lm.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    )
+    too_long = sum(min(next(lengths) for _ in one.answers) > limit for one in spoken)
+    if too_long:
+        words = "have an answer of more tokens than --config.eval.max_new_tokens, so they cannot be said right"
+        say("answers", f"{too_long} of {len(spoken)} prompts {words}; raise it from {limit}")
 
 
 def _asked(facts: Sequence[EditRecord], per_criterion: int) -> tuple[Spoken, ...]:
@@ -121,7 +134,7 @@ def _asked(facts: Sequence[EditRecord], per_criterion: int) -> tuple[Spoken, ...
                 number = counts[question.criterion]
                 counts[question.criterion] += 1
                 if not per_criterion or number < per_criterion:
-                    item = f"{fact.row} {question.criterion} #{number}"
+                    item = f"{fact.row} #{question.criterion} {number}"
                     found.append(Spoken(f"asks.{question.criterion}", item, question.prompt, question.answers))
     return tuple(found)
 
@@ -144,7 +157,7 @@ def _contest(run: Prepared, facts: Sequence[EditRecord]) -> ContestPlan | None:
 
 def _ability(run: Prepared) -> AbilityPlan:
     config = run.config.eval
-    return plan_ability(
+    plan = plan_ability(
         config.ability_path,
         run.lm.tokenizer,
         max_tokens=config.batch_tokens,
@@ -153,6 +166,11 @@ def _ability(run: Prepared) -> AbilityPlan:
         items=config.ability_items,
         shots=config.ability_shots,
     )
+    left_out = {name: task.left_out for name, task in plan.tasks.items() if task.left_out}
+    if left_out:
+        counts = ", ".join(f"{count} of {name}" for name, count in left_out.items())
+        say("ability", f"items that are too long for the model are left out: {counts}")
+    return plan
 
 
 def read_text(path: str) -> str:
@@ -164,103 +182,3 @@ def read_text(path: str) -> str:
         raise InputError(f"--config.eval.text_path={path}: {(error.strerror or str(error)).lower()}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"--config.eval.text_path={path}: not UTF-8 text at byte {error.start}.") from None
-
-
-# ---------------------------------------------------------------------------------------------- asking
-
-
-def examine(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: Callable[[], None]) -> Examined:
-    """Puts all questions to the model under the edits; `edited`: also how far it has moved. `begun`: a pass begins."""
-    lm, sites = run.lm, run.editor.sites
-    whole = lm.config, sites, lm.params, deltas
-    talk = lm.config, lm.params, lm.tokenizer
-    config = run.config.eval
-    prompts = [one.prompt for one in exam.spoken]
-    said = speech.lines(*talk, prompts, config.max_new_tokens, sites, deltas, begun)
-    scores = answered(exam.spoken, said) if exam.graded else {}
-    if exam.flowing:
-        items, starts = zip(*exam.flowing, strict=True)
-        flow = speech.texts(*talk, starts, config.fluency_tokens, sites, deltas, begun)
-        scores["fluency"] = Score(np.array([ngram_entropy(text) for text in flow]), items)
-    if exam.reading is not None:
-        found = ask(*whole, exam.reading, run.prefixes, "reading", begun)
-        names = tuple(f"window {m}" for m in range(len(exam.reading.items)))
-        scores["perplexity"] = Score(-found.logprob / found.tokens, names)
-    if exam.contest is not None:
-        scores |= contest(exam.contest, *whole, run.prefixes, "contest", begun)
-    scores |= ability_scores(run, exam, deltas, begun)
-    if exam.unrelated is not None and edited:
-        moved = drift(*whole, exam.unrelated, run.prefixes, "unrelated", begun)
-        scores["LS.same"] = Score(moved.same, exam.unrelated_items)
-        scores["LS.kl"] = Score(moved.kl, exam.unrelated_items)
-    return Examined(scores, tuple(said))
-
-
-def ability_scores(
-    run: Prepared, exam: Exam, deltas: Deltas, begun: Callable[[], None] = lambda: None
-) -> dict[str, Score]:
-    """General ability under the edits; nothing where it is not asked for."""
-    if exam.ability is None:
-        return {}
-    whole = run.lm.config, run.editor.sites, run.lm.params, deltas
-    return ability(exam.ability, *whole, run.prefixes, "ability", begun)
-
-
-def passes(exam: Exam, *, edited: bool) -> int:
-    """How many passes `examine` takes."""
-    plans = [exam.reading, exam.contest, exam.ability, exam.unrelated if edited else None]
-    spoken = speech.passes(len(exam.spoken)) + speech.passes(len(exam.flowing))
-    return spoken + sum(len(plan) for plan in plans if plan is not None)
-
-
-def answered(spoken: Sequence[Spoken], said: Sequence[str]) -> dict[str, Score]:
-    """Exact and contained match of the facts' answers, and whether a further question's answer is in what is said."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for one, words in zip(spoken, said, strict=True):
-        right = contained(words, one.answers)
-        if one.score in NAMES.values():
-            found.setdefault(f"{one.score}.exact", []).append((one.item, float(exact(words, one.answers))))
-            found.setdefault(f"{one.score}.contained", []).append((one.item, float(right)))
-        else:
-            found.setdefault(one.score, []).append((one.item, float(right)))
-    return {
-        name: Score(np.array([value for _, value in pairs]), tuple(item for item, _ in pairs))
-        for name, pairs in found.items()
-    }
-
-
-def examples(run: Prepared, exam: Exam, before: Examined, after: Examined) -> list[Example]:
-    """Facts from all along the sequence in the model's own words, where it was asked both times."""
-    if not (before.said and after.said):
-        return []
-    edited = [m for m, one in enumerate(exam.spoken) if one.score == "ES"]
-    places = [edited[place] for place in spread(len(edited), run.config.eval.examples)]
-    shown = [(exam.spoken[m], before.said[m], after.said[m]) for m in places]
-    return [Example(one.prompt, one.answers[0], *words) for one, *words in shown]
-
-
-def retention(plan: EditPlan, scores: Scores) -> Scores:
-    """The scores of the first, the middle and the last tenth of the edits; none of fewer than ten."""
-    n_facts = sum(len(plan.records(j)) for j in range(len(plan)))
-    size = n_facts // 10
-    if not size:
-        return {}
-    starts = {"first": 0, "middle": (n_facts - size) // 2, "last": n_facts - size}
-    found: dict[str, Score] = {}
-    for kind, name in NAMES.items():
-        if name in scores:
-            facts = _facts_of(plan, kind)
-            for part, start in starts.items():
-                found[f"{name}.{part}"] = _chosen(scores[name], (facts >= start) & (facts < start + size))
-    return {name: score for name, score in found.items() if score.items}
-
-
-def _facts_of(plan: EditPlan, kind: str) -> Int[np.ndarray, " prompts"]:
-    """Which fact of the sequence each prompt belongs to."""
-    counts = [len(plan.records(j)) for j in range(len(plan))]
-    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.concatenate([first + plan.owners(j, kind) for j, first in enumerate(firsts.tolist())])
-
-
-def _chosen(score: Score, which: Bool[np.ndarray, " items"]) -> Score:
-    return Score(score.values[which], tuple(item for item, one in zip(score.items, which, strict=True) if one))

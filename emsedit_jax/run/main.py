@@ -9,13 +9,15 @@ import jax
 import ml_collections
 
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.errors import InputError
 from emsedit_jax.lm import assets
 from emsedit_jax.measure.score import Shares, means
-from emsedit_jax.measure.scores import NAMES, Scores, totals
+from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import arrays, edits, exam, items, networks, report, scoring, watch, workdir
+from emsedit_jax.run import arrays, edits, exam, examine, items, networks, report, scoring, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.exam import Exam, Examined
+from emsedit_jax.run.exam import Exam
+from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.export import run_export
 from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.resources import CompileClock
@@ -50,6 +52,7 @@ def use_compile_cache() -> None:
 def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
     """Train, edit, score; writes every file of the workdir. A run broken off goes on behind its last finished stage."""
     workdir.check_workdir(path, config)
+    exam.check_files(config)
     run = prepare(config)
     questions = exam.prepare_exam(run)
     state = first_networks(run)
@@ -67,7 +70,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 
     report.plot_curve(folder.curve, curve(run, before, edited, after))
     summary = summarise(run, clock, compiling, before, after, edited.digests)
-    examples = exam.examples(run, questions, before, after)
+    examples = examine.examples(questions, before, after)
     along = {"so_far": edited.so_far, "ability": edited.ability}
     shown = [example._asdict() for example in examples]
     more: dict[str, Any] = {"trained_on": trained_on, "along": along, "examples": shown}
@@ -93,7 +96,11 @@ def _asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, ed
         return {"scores": plain_scores(found.scores), "said": list(found.said)}
 
     def back(found: Any) -> Examined:
-        return Examined(scores_from(found["scores"]), tuple(found["said"]))
+        scores = scores_from(found["scores"])
+        if "ES" in scores and scores["ES"].items != exam.item_names(run.valid_plan, "edit"):
+            advice = "name another folder with --workdir, or give the facts back"
+            raise InputError(f"the facts to edit are others than when this run was begun; {advice}.")
+        return Examined(scores, tuple(found["said"]))
 
     return stages.reach("edited" if edited else "unedited", make, plain, back)
 
@@ -152,7 +159,7 @@ def _edited(
                 row["so_far"] = means([*(scoring.score_batch(run, deltas, old) for old in range(j)), own[-1]])
                 so_far.append(edits_made | row["so_far"])
             if step and (j + 1) % step == 0 and j + 1 < n_batches:  # after the last it is asked with all the rest
-                row["ability"] = totals(exam.ability_scores(run, questions, deltas))
+                row["ability"] = totals(examine.ability_scores(run, questions, deltas))
                 ability.append(edits_made | row["ability"])
         return row
 
@@ -183,7 +190,8 @@ def _is_due(done: int, step: int, total: int) -> bool:
 def curve(run: Prepared, before: Examined, edited: Edited, after: Examined) -> dict[str, Any]:
     """What `report.plot_curve` draws."""
     plan, n_edits = run.valid_plan, run.config.dataset.n_edits
-    so_far = {name: [one[name] for one in edited.so_far] for name in NAMES.values() if name in after.scores}
+    nothing = float("nan")  # of a kind that no batch so far has prompts of
+    so_far = {name: [one.get(name, nothing) for one in edited.so_far] for name in after.scores if name in PUBLISHED}
     return {
         "edits": [n_edits * (j + 1) for j in range(len(plan))],
         "after_own": scoring.by_batch(plan, edited.own),
@@ -222,6 +230,7 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there."""
     folder = Workdir(path)
     edits.check_present(folder.edits)
+    exam.check_files(config)
     run = prepare(config, training=False)
     questions = exam.prepare_exam(run)
     deltas = edits.load(folder.edits, run.editor.sites, run.base)
@@ -232,13 +241,13 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     found = arrays.digests(edits.named(run.editor.sites, deltas))
     summary = summarise(run, clock, compiling, before, after, found)
     workdir.write_json(path / "eval.json", summary)
-    _show(summary, exam.examples(run, questions, before, after), folder)
+    _show(summary, examine.examples(questions, before, after), folder)
 
 
 MODES = {"train": run_train, "eval": run_eval}
 
 
-def _show(summary: dict, examples: list[exam.Example], folder: Workdir) -> None:
+def _show(summary: dict, examples: list[report.Example], folder: Workdir) -> None:
     report.print_examples(examples)
     print()
     report.print_table(summary)

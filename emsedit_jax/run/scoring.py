@@ -9,9 +9,10 @@ import numpy as np
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.measure.scores import NAMES, Score, Scores
-from emsedit_jax.run import exam
+from emsedit_jax.run import exam, examine
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.exam import Exam, Examined
+from emsedit_jax.run.exam import Exam
+from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.types import Deltas
@@ -51,10 +52,10 @@ def ask_all(
 ) -> Examined:
     """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone."""
     scores = score_all(run, deltas, clock, words, last)
-    total = exam.passes(questions, edited=edited)
+    total = examine.passes(questions, edited=edited)
     with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
-        further, said = exam.examine(run, questions, deltas, edited=edited, begun=progress.advance)
-    later = exam.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
+        further, said = examine.examine(run, questions, deltas, edited=edited, begun=progress.advance)
+    later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
     return Examined({**scores, **later, **further}, said)
 
 

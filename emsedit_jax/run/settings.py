@@ -200,6 +200,7 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"choose the editor as --config=FILE:editor={editor}, which sets all its fields."
             )
     _check_paths(found)
+    _check_ability(found)
 
 
 def fault(name: str, value: Any) -> str:
@@ -219,6 +220,17 @@ def _check_paths(found: Mapping[str, Any]) -> None:
                 f"--config.{name} is empty: the data set {found['dataset.name']} does not come with the package, "
                 "so name its file."
             )
+
+
+def _check_ability(found: Mapping[str, Any]) -> None:
+    """General ability is asked for by a path; what else is said of it must not be said in vain."""
+    if found["eval.ability_path"]:
+        for name, value in (("further", False), ("final_only", True)):
+            if found[f"eval.{name}"] is value:
+                raise InputError(f"--config.eval.ability_path asks for what --config.eval.{name}={value} leaves out.")
+    for name in ("glue_step", "ability_tasks", "ability_shots"):
+        if found[f"eval.{name}"] and not found["eval.ability_path"]:
+            raise InputError(f"--config.eval.{name} needs --config.eval.ability_path, the folder of the tasks' files.")
 
 
 def flatten(config: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

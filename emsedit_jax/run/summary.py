@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emsedit_jax.run import items, resources
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.exam import Examined
+from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.resources import CompileClock
 

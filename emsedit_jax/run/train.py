@@ -212,4 +212,5 @@ def edit(
             check(run.editor, place, row, *former)
             log(place | row | after_batch(j, deltas))
             shown.end()
+    run.prefixes.forget("edit")
     return deltas, state

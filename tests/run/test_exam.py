@@ -1,13 +1,15 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from emsedit_jax.data.batching import EditPlan
-from emsedit_jax.data.records import Cue, EditRecord
+from emsedit_jax.data.cues import Asked, Cue, EditRecord
+from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, measure
-from emsedit_jax.run import exam, items
+from emsedit_jax.run import exam, examine, items, main
 from emsedit_jax.run.exam import Spoken
 from tests.run import tiny
 
@@ -55,7 +57,9 @@ def test_every_item_is_on_file(asked):
         row: list(scores) for row, scores in summary["scores"].items()
     }
     assert found["edited"]["ES"].items == tuple(f"zsre_eval.json row {row}" for row in range(8))
-    assert found["edited"]["ES.exact"].items == tuple(f"zsre_eval.json row {row}" for row in (0, 4, 7))
+    assert found["edited"]["ES.exact"].items == tuple(
+        f"zsre_eval.json row {row}" for row in (0, 7, 4)
+    )  # those that are shown come first
     for row, scores in found.items():
         for name, score in scores.items():
             assert measure(name).total(score.values) == summary["scores"][row][name]
@@ -76,7 +80,7 @@ def test_what_is_said_is_held_to_any_of_the_answers():
         Spoken("asks.Forgetfulness", "row 0 #0", "p", ("Lyon", "Nice")),
         Spoken("asks.Forgetfulness", "row 0 #1", "p", ("Lyon",)),
     ]
-    found = exam.answered(spoken, ["Paris.", "It is Rome", "Berlin", "in Nice", "Parisian"])
+    found = examine.answered(spoken, ["Paris.", "It is Rome", "Berlin", "in Nice", "Parisian"])
     assert {name: score.values.tolist() for name, score in found.items()} == {
         "ES.exact": [1.0, 0.0],
         "ES.contained": [1.0, 1.0],
@@ -92,7 +96,7 @@ def test_tenths_are_of_facts_not_of_prompts():
     names = exam.item_names(plan, "equiv")
     assert names[-4:] == ("row 18", "row 19 #0", "row 19 #1", "row 19 #2")
     values = np.arange(22.0)
-    found = exam.retention(plan, {"GS": Score(values, names)})
+    found = examine.retention(plan, {"GS": Score(values, names)})
     assert {name: score.values.tolist() for name, score in found.items()} == {
         "GS.first": [0.0, 1.0],
         "GS.middle": [9.0, 10.0],
@@ -101,9 +105,48 @@ def test_tenths_are_of_facts_not_of_prompts():
     assert found["GS.last"].items == names[-4:]
 
 
+def fact(row, **more):
+    known = EditRecord(edit=CUE, equiv=(), unrel=(), subject="", source=f"f row {row}")
+    return dataclasses.replace(known, **more)
+
+
+def test_facts_are_shown_graded_or_both():
+    facts = [fact(row, equiv=(Cue("otherwise", "answered"),), borrowed=("equiv",) * (row == 2)) for row in range(4)]
+    spoken = exam._facts_spoken(facts, shown=[0, 3], graded=[0, 1, 2])
+    assert [(one.score, one.item) for one in spoken] == [
+        ("ES", "f row 0"),
+        ("", "f row 3"),  # only shown
+        ("ES", "f row 1"),
+        ("ES", "f row 2"),
+        ("GS", "f row 0"),
+        ("GS", "f row 1"),  # the third has no wording of its own
+    ]
+    assert list(examine.answered(spoken, ["answered"] * 6)) == ["ES.exact", "ES.contained", "GS.exact", "GS.contained"]
+
+
+def test_further_questions_are_asked_of_whole_rows_and_so_many_of_each_sort():
+    asked = (Asked("hop", "a", ("x", "y")), Asked("hop", "b", ("x",)), Asked("alias", "c", ("z",)))
+    whole = [fact(f"1 fact {m}", parts=2, asked=asked * m) for m in range(2)]
+    alone = fact("2 fact 1", parts=2, asked=asked)  # the other fact of its row is not edited
+    found = exam._asked([*whole, alone], 0)
+    assert [(one.score, one.item, one.answers) for one in found] == [
+        ("asks.hop", "f row 1 #hop 0", ("x", "y")),
+        ("asks.hop", "f row 1 #hop 1", ("x",)),
+        ("asks.alias", "f row 1 #alias 0", ("z",)),
+    ]
+    assert [one.item for one in exam._asked([*whole, alone], 1)] == ["f row 1 #hop 0", "f row 1 #alias 0"]
+
+
+def test_an_edited_prompt_that_stands_in_is_no_unrelated_one():
+    facts = [fact(0, unrel=(CUE, CUE)), fact(1, unrel=(CUE,), borrowed=("unrel",)), fact(2, unrel=(CUE,))]
+    items = [TokenItem((m,), (1,), 1) for m in range(4)]
+    plan = EditPlan(np.zeros((1, 3), np.int32), {}, 1, "ans", [facts], {"unrel": [items]})
+    assert exam._unrelated(plan) == ([items[0], items[1], items[3]], ("f row 0 #0", "f row 0 #1", "f row 2"))
+
+
 def test_fewer_than_ten_facts_have_no_tenths():
     plan = plan_of([1] * 9)
-    assert exam.retention(plan, {"GS": Score(np.zeros(9), exam.item_names(plan, "equiv"))}) == {}
+    assert examine.retention(plan, {"GS": Score(np.zeros(9), exam.item_names(plan, "equiv"))}) == {}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +201,12 @@ def test_a_curve_is_drawn_after_every_so_many_batches_and_the_last(able):
     assert ["so_far" in row for row in tiny.rows(able)] == [False, True, True]
 
 
+def test_ability_files_are_missed_before_a_model_is_loaded(tmp_path, capsys):
+    asked = [f"--config.eval.ability_path={tmp_path}", "--config.eval.further", "--config.model.name_or_path=nowhere"]
+    assert tiny.call(*tiny.flags(*asked)) == 2
+    assert "there is no sst2.jsonl" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------------------------------- going on
 
 
@@ -182,14 +231,12 @@ def interrupted(tmp_path, monkeypatch, where, name):
         ("scoring", "joined", 0),  # of the unedited model's scores
         ("networks", "save", 1),
         ("edits", "save", 2),
-        ("exam", "retention", 3),
+        ("examine", "retention", 3),
         ("report", "plot_curve", 4),
     ],
 )
 def test_a_run_broken_off_goes_on_to_the_same_bits(asked, tmp_path, monkeypatch, capsys, module, name, stages):
-    from emsedit_jax.run import main
-
-    folder = interrupted(tmp_path, monkeypatch, getattr(main, module, exam), name)
+    folder = interrupted(tmp_path, monkeypatch, getattr(main, module), name)
     assert capsys.readouterr().out.count("done before") == stages
     mine, theirs = (tiny.read(one / "summary.json") for one in (folder, asked))
     for part in ("scores", "intervals", "items", "edits", "digests", "examples", "trained_on"):

@@ -43,6 +43,19 @@ def test_the_table_holds_scores_and_costs():
     assert "total 61.5 s (train 30.0 s, edit 12.0 s, score 5.2 s, compile 9.0 s, rest 5.2 s)" in text
 
 
+def test_further_scores_have_intervals_units_and_items():
+    scores = {"unedited": {"ES": 1.0, "perplexity": 20.0}, "edited": {"ES": 2.0, "perplexity": 25.5, "LS.same": 66.66}}
+    intervals = {row: {name: [value - 1, value + 1] for name, value in named.items()} for row, named in scores.items()}
+    items = {row: dict.fromkeys(named, 7) for row, named in scores.items()}
+    text = printed(report.print_table, SUMMARY | {"scores": scores, "intervals": intervals, "items": items}, width=160)
+    row = next(line for line in text.splitlines() if "perplexity" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        "perplexity of running text", "20.00 (19.00 to 21.00)", "25.50 (24.50 to 26.50)", "7",
+    ]  # fmt: skip
+    row = next(line for line in text.splitlines() if "the likeliest token" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["-", "66.7 (65.7 to 67.7)", "7"]
+
+
 def test_the_table_of_a_mere_scoring_has_no_seconds_per_edit():
     summary = SUMMARY | {"seconds": {"train": 0.0, "edit": 0.0, "score": 5.0, "compile": 0.0, "total": 6.0}}
     text = printed(report.print_table, summary)

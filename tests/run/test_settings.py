@@ -233,3 +233,23 @@ def test_bad_config_arguments(arg, said):
     with pytest.raises(InputError) as raised:
         common.get_config(arg)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"glue_step": 2}, r"--config\.eval\.glue_step needs --config\.eval\.ability_path"),
+        ({"ability_tasks": ("rte",)}, r"--config\.eval\.ability_tasks needs"),
+        ({"ability_shots": 1}, r"--config\.eval\.ability_shots needs"),
+        ({"ability_path": "a", "further": False}, r"what --config\.eval\.further=False leaves out"),
+        ({"ability_path": "a", "final_only": True}, r"what --config\.eval\.final_only=True leaves out"),
+        ({"generated": -1}, "whole number of at least 0"),
+        ({"curve_step": 0}, "whole number of at least 1"),
+        ({"ability_tasks": ("rte", "")}, "names, several as a quoted tuple"),
+    ],
+)
+def test_what_is_measured_is_not_asked_for_in_vain(fields, message):
+    config = common.get_config()
+    config.eval.update(fields)
+    with pytest.raises(InputError, match=message):
+        settings.check(config)
