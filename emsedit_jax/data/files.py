@@ -24,7 +24,7 @@ UTF8 = "Save the file as UTF-8, for instance: iconv -f latin1 -t utf-8 OLD > NEW
 class Rows(NamedTuple):
     """The rows of one source, in its order."""
 
-    name: str  # of the file, or of the data set on the hub; for messages
+    name: str  # of the file, or of the data set on the hub with its split; for messages
     rows: Sequence[Any]
 
 

@@ -20,7 +20,9 @@ from emsedit_jax.errors import InputError, near
 
 PREFIX = "hf:"
 USAGE = "hf:org/name, hf:org/name:split or hf:org/name/config:split"
-_SPLITS: dict[Role, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test", "train")}  # first there is
+# the first there is; what is trained on is evaluated with only where it is named
+_SPLITS: dict[Role, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test")}
+_PURPOSE: dict[Role, str] = {"train": "to train on", "eval": "to evaluate with"}
 _PARQUET = b"PAR1"  # what such a file begins with
 _LONGEST = 300  # characters of a message of the library: some hold whole schemas
 
@@ -68,7 +70,9 @@ def parse_place(words: str) -> Place:
 
 
 def hub_rows(words: str, role: Role) -> tuple[str, TableRows]:
-    """(name for messages, rows) of a data set that is named as `USAGE` has it; fetched once, then from the cache.
+    """(name with its split, rows) of a data set that is named as `USAGE` has it; fetched once, then from the cache.
+
+    Where no split is named it is the role's own: never `train` to evaluate with, which would score what was trained on.
 
     Raises: InputError where it cannot be had, or has no such split.
     """
@@ -87,7 +91,7 @@ def hub_rows(words: str, role: Role) -> tuple[str, TableRows]:
     wanted = [place.split] if place.split else _SPLITS[role]
     split = next((one for one in wanted if one in splits), None)
     if split is None:
-        asked = wanted[0] if len(wanted) == 1 else f"any of {', '.join(wanted)}"
+        asked = place.split or f"{' or '.join(wanted)} {_PURPOSE[role]}"
         raise InputError(
             f"{words}: it has no split {asked}.{near(wanted[0], splits)} It has {', '.join(splits)}; name one as "
             f"{PREFIX}{words.removeprefix(PREFIX).partition(':')[0]}:{splits[0]}."

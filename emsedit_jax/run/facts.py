@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from emsedit_jax.data import batching, checks, embedded, records
+from emsedit_jax.data import batching, checks, embedded, records, tables
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.faults import by_row
 from emsedit_jax.data.records import EditRecord, Role
@@ -17,6 +17,7 @@ from emsedit_jax.lm.model import LM
 from emsedit_jax.meta.trajectory import Learning
 
 ROWS_FIELD = {"train": "train_rows", "eval": "rows"}  # of config.dataset, by role
+_READ_FOR: dict[Role, str] = {"train": "to train on", "eval": "to edit"}
 _DRAWS = {"train": 0, "eval": 1}  # training and editing draw apart
 
 
@@ -26,6 +27,7 @@ class Facts(NamedTuple):
     path: str | Path
     records: list[EditRecord]
     skipped: tuple[str, ...]
+    name: str  # of the file, or of the data set on the hub with the split that is read
 
 
 Found = Mapping[Role, Facts]
@@ -48,7 +50,7 @@ def usable(found: Found, lm: LM) -> dict[Role, Facts]:
     left = {}
     for role, facts in found.items():
         good, faults = checks.usable(facts.records, lm.tokenizer, lm.config.max_length)
-        left[role] = Facts(facts.path, good, (*facts.skipped, *by_row(faults)))
+        left[role] = facts._replace(records=good, skipped=(*facts.skipped, *by_row(faults)))
     return left
 
 
@@ -90,7 +92,7 @@ def _read(config: ml_collections.ConfigDict, role: Role) -> Facts:
     except InputError as error:
         asked = f" Rows were chosen by --config.dataset.{field}={dataset[field]}." if rows else ""
         raise InputError(f"{error}{asked}") from error
-    return Facts(path, found.records, by_row(found.faults, f"{found.name} "))
+    return Facts(path, found.records, by_row(found.faults, f"{found.name} "), found.name)
 
 
 def path_of(config: ml_collections.ConfigDict, role: Role) -> str | Path:
@@ -167,10 +169,14 @@ def line(
     if train is not None:
         apart = [f"{held * n_edits} to try it out on"] if held else []
         parts = [f"{len(train) * n_edits} of {len(found['train'].records)} to train on", *apart, *parts]
+    hub = {role: facts for role, facts in found.items() if tables.is_hub(facts.path)}
+    splits = [f"rows {_READ_FOR[role]} are those of {facts.name}" for role, facts in hub.items()]
     left_out = [f"{_bad_rows(facts)} of {facts.path} left out" for facts in found.values() if facts.skipped]
     borrowed = [*checks.borrowed(drawn(valid))]
     borrowed += [f"of those to train on, {words}" for words in checks.borrowed(drawn(train) if train else [])]
-    return "; ".join([f"{config.dataset.name}: {', '.join(parts)}", *left_out, *borrowed, *_conflicts(conflicts)])
+    return "; ".join(
+        [f"{config.dataset.name}: {', '.join(parts)}", *splits, *left_out, *borrowed, *_conflicts(conflicts)]
+    )
 
 
 def drawn(plan: EditPlan) -> list[EditRecord]:

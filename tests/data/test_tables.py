@@ -88,16 +88,20 @@ def test_the_split_is_the_one_named_or_the_roles_own(hub):
     hub(train=rows["train"], test=rows["test"])
     assert prompts("hf:org/name") == ["test"]
     hub(train=rows["train"])
-    assert prompts("hf:org/name") == ["train"]
+    assert prompts("hf:org/name:train") == ["train"]
+    with refused(
+        "hf:org/name: it has no split validation or test to evaluate with. It has train; name one as hf:org/name:train."
+    ):
+        prompts("hf:org/name")
     with refused("hf:org/name:tset: it has no split tset. It has train; name one as hf:org/name:train."):
         prompts("hf:org/name:tset")
     hub(test=rows["test"], other=rows["test"])
     with refused("hf:org/name:tset: it has no split tset. Did you mean 'test'? It has test, other; name one as"):
         prompts("hf:org/name:tset")
-    with refused("hf:org/name: it has no split train."):
+    with refused("hf:org/name: it has no split train to train on. It has test, other; name one as hf:org/name:test."):
         prompts("hf:org/name", "train")
     hub(other=rows["test"])
-    with refused("hf:org/name: it has no split any of validation, test, train. It has other; name"):
+    with refused("hf:org/name: it has no split validation or test to evaluate with. It has other; name"):
         prompts("hf:org/name")
 
 
@@ -150,7 +154,7 @@ def test_a_folder_of_files_is_read_as_a_data_set(folder, capfd):
 
 
 def test_texts_taken_for_dates_are_told(folder):
-    path = folder(train=[{"prompt": "p", "answer": "1950-08-03"}, {"prompt": "p", "answer": "1951-08-03"}])
+    path = folder(test=[{"prompt": "p", "answer": "1950-08-03"}, {"prompt": "p", "answer": "1951-08-03"}])
     with refused(
         f"{path}: 2 bad rows (counting from 0): rows 0-1: field 'answer' is a date, not text; give the rows as a"
     ):
