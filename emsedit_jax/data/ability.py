@@ -138,7 +138,7 @@ def plan_ability(
     candidates: list[list[TokenItem]] = []
     for name in names:
         chosen = _with_shots(read_items(name, folder / f"{name}.jsonl"), TASKS[name], items, shots)
-        plans[name], found = _plan_task(TASKS[name], chosen, tokenizer, longest, len(candidates))
+        plans[name], found = _plan_task(name, chosen, tokenizer, longest, len(candidates), shots)
         candidates += found
     return AbilityPlan(plans, plan_candidates(candidates, max_tokens))
 
@@ -162,16 +162,18 @@ def check_present(folder: str | Path, tasks: Sequence[str]) -> list[str]:
 
 
 def _plan_task(
-    task: Task, items: Sequence[Item], tokenizer: Tokenizer, longest: int | None, start: int
+    name: str, items: Sequence[Item], tokenizer: Tokenizer, longest: int | None, start: int, shots: int
 ) -> tuple[TaskPlan, list[list[TokenItem]]]:
     """The task's items that fit the model, and the label words of each as token sequences."""
+    task = TASKS[name]
     choices = [Choice(item.prompt, task.words) for item in items]
     candidates = tokenize_choices(choices, tokenizer, longest=None, sources=[item.source for item in items])
     fit = [longest is None or max(len(one.tokens) for one in found) <= longest for found in candidates]
     kept = [item for item, fits in zip(items, fit, strict=True) if fits]
     if not kept:
         file = items[0].source.split(" row ")[0]
-        raise InputError(f"{file}: no item fits the {longest} tokens that the model takes; lower the shots.")
+        advice = "lower the shots" if shots else f"leave out the task {name}"
+        raise InputError(f"{file}: no item fits the {longest} tokens that the model takes; {advice}.")
     plan = TaskPlan(
         start=start,
         labels=np.array([item.label for item in kept]),

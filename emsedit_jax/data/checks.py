@@ -11,6 +11,7 @@ from emsedit_jax.data.faults import Fault, listed, row_of
 from emsedit_jax.data.tokens import Tokenizer
 
 ALIKE = {"equiv": "a paraphrase", "unrel": "an unrelated prompt"}
+_SHOWN = 60  # letters of a prompt in a message
 
 
 def usable(
@@ -31,10 +32,14 @@ def conflicts(records: Sequence[EditRecord]) -> tuple[str, ...]:
     for record in records:
         asking.setdefault(record.edit.prompt, []).append(record)
     return tuple(
-        f"{listed([one.source for one in same])} answer {prompt!r} differently"
+        f"{listed([one.source for one in same])} answer {_shortened(prompt)!r} differently"
         for prompt, same in asking.items()
         if len({one.edit.answer for one in same}) > 1
     )
+
+
+def _shortened(prompt: str) -> str:
+    return prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}..."
 
 
 def borrowed(records: Sequence[EditRecord]) -> tuple[str, ...]:

@@ -47,17 +47,18 @@ def tokenize(
       tokenizer: called as a Hugging Face tokenizer.
       max_tokens: the longest prompt with answer that the model takes.
 
-    Raises: InputError if a prompt or an answer tokenises to nothing, or prompt and answer together are too long.
+    Raises: InputError if a prompt or an answer tokenises to nothing, or a prompt and an answer to it are too long.
     """
     items = attempt(cues, tokenizer, max_tokens=max_tokens)
-    refuse([Fault(source, str(one)) for source, one in zip(sources, items, strict=True) if isinstance(one, RowFault)])
+    faults = [Fault(source, str(one)) for source, one in zip(sources, items, strict=True) if isinstance(one, RowFault)]
+    refuse(faults, "Correct these rows")
     return [item for item in items if isinstance(item, TokenItem)]
 
 
-def refuse(faults: Sequence[Fault]) -> None:
-    """Raises: InputError if there are any faults."""
+def refuse(faults: Sequence[Fault], advice: str = f"Correct these rows, or leave them out with {SKIP}") -> None:
+    """Raises: InputError if there are any faults; `advice`: what to do about them (facts can be left out)."""
     if faults:
-        raise InputError(f"{report(faults)}. Correct these rows, or leave them out with {SKIP}.")
+        raise InputError(f"{report(faults)}. {advice}.")
 
 
 def attempt(
@@ -73,7 +74,7 @@ def attempt(
     columns = zip(cues, asked["input_ids"], asked["special_tokens_mask"], answers, strict=True)
     for cue, prompt_ids, special, answer_ids in columns:
         versus_ids = () if cue.versus is None else tuple(next(rivals))
-        length = len(prompt_ids) + len(answer_ids) - 1
+        length, versus_length = (len(prompt_ids) + len(ids) - 1 for ids in (answer_ids, versus_ids))
         if all(special):
             found.append(RowFault(f"the prompt {cue.prompt!r} tokenises to nothing"))
         elif not answer_ids:
@@ -82,6 +83,9 @@ def attempt(
             found.append(RowFault(f"the answer to be beaten {cue.versus!r} tokenises to nothing"))
         elif max_tokens is not None and length > max_tokens:
             found.append(RowFault(f"prompt and answer take {length} tokens, the model takes {max_tokens}"))
+        elif max_tokens is not None and versus_length > max_tokens:  # scores of whole answers read it, too
+            too_long = f"take {versus_length} tokens, the model takes {max_tokens}"
+            found.append(RowFault(f"prompt and the answer to be beaten {too_long}"))
         else:
             found.append(TokenItem((*prompt_ids, *answer_ids[:-1]), tuple(answer_ids), len(prompt_ids), versus_ids))
     return found

@@ -94,8 +94,10 @@ def test_what_is_too_long_is_left_out_and_counted(folder, letters):
     plan = planned(folder(sst2=rows), letters, longest=24)  # <bos>, 13 letters around, 7 of a word
     assert plan.tasks["sst2"].sources == ("sst2.jsonl row 0", "sst2.jsonl row 2")
     assert plan.tasks["sst2"].left_out == 1
-    with refused("sst2.jsonl", "no item fits the 20 tokens", "lower the shots"):
+    with refused("sst2.jsonl: no item fits the 20 tokens that the model takes; leave out the task sst2."):
         planned(folder(sst2=rows), letters, longest=20)
+    with refused("sst2.jsonl: no item fits the 20 tokens that the model takes; lower the shots."):
+        planned(folder(sst2=rows), letters, longest=20, shots=1)
 
 
 # ---------------------------------------------------------------------------------------------- refusals

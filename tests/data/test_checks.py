@@ -13,13 +13,17 @@ def test_rows_that_the_model_cannot_take_are_left_out_as_a_whole(letters):
         record(3, unrel=("e", "abcdefg")),
         dataclasses.replace(record(4), source="eval.json row 4 fact 0", parts=2),
         dataclasses.replace(record(4, equiv=("abcdefg",)), source="eval.json row 4 fact 1", parts=2),
+        record(5, equiv=()),
         record(44),
     ]
+    rival = dataclasses.replace(records[6].edit, versus="abcdef")
+    records[6] = dataclasses.replace(records[6], edit=rival)
     good, faults = usable(records, letters, 7)
-    assert good == [records[0], records[6]]
+    assert good == [records[0], records[7]]
     assert faults == [
         Fault("eval.json row 1 (edit)", "the prompt '!' tokenises to nothing"),
         Fault("eval.json row 2 (edit)", "the answer '!' tokenises to nothing"),
+        Fault("eval.json row 5 (edit)", "prompt and the answer to be beaten take 8 tokens, the model takes 7"),
         Fault("eval.json row 2 (equiv)", "the prompt '!' tokenises to nothing"),
         Fault("eval.json row 4 fact 1 (equiv)", "prompt and answer take 10 tokens, the model takes 7"),
         Fault("eval.json row 3 (unrel)", "prompt and answer take 8 tokens, the model takes 7"),
@@ -35,6 +39,14 @@ def test_contradictions_are_named_by_row():
     assert conflicts([records[1], part, record(12, prompt="x", answer="c")]) == (
         "row 3, row 9 fact 2 and row 12 answer 'x' differently",
     )
+
+
+def test_a_long_prompt_is_told_by_its_beginning():
+    def told(prompt):
+        return conflicts([record(3, prompt=prompt, answer="a"), record(9, prompt=prompt, answer="b")])[0]
+
+    assert told("x" * 60) == f"rows 3 and 9 answer '{'x' * 60}' differently"
+    assert told("x" * 61) == f"rows 3 and 9 answer '{'x' * 60}...' differently"
 
 
 def test_borrowed_prompts_are_counted_by_kind():

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.records import Cue
-from emsedit_jax.data.tokens import TokenItem, attempt, captured_positions, tokenize
+from emsedit_jax.data.tokens import TokenItem, attempt, captured_positions, refuse, tokenize
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.model import load_tokenizer
 
@@ -98,6 +99,16 @@ def test_all_that_cannot_be_used_is_told(letters):
     assert str(caught.value) == (
         "4 bad rows (counting from 0): a.json rows 0, 2-3: prompt and answer take 10 tokens, the model takes 4; "
         "a.json row 4: prompt and answer take 9 tokens, the model takes 4. "
+        "Correct these rows."
+    )
+
+
+def test_facts_can_be_left_out():
+    refuse([])
+    with pytest.raises(InputError) as caught:
+        refuse([Fault("a.json row 3 (edit)", "why")])
+    assert str(caught.value) == (
+        "1 bad row (counting from 0): a.json row 3 (edit): why. "
         "Correct these rows, or leave them out with --config.dataset.on_bad_row=skip."
     )
 
@@ -106,6 +117,14 @@ def test_too_long_a_prompt_is_named(letters):
     cues = [Cue("ab", "cd")]
     assert len(tokenize(cues, ["row 7"], letters, max_tokens=4)[0].tokens) == 4
     with pytest.raises(InputError, match="row 7: prompt and answer take 4 tokens, the model takes 3"):
+        tokenize(cues, ["row 7"], letters, max_tokens=3)
+
+
+def test_too_long_an_answer_to_be_beaten_is_named(letters):
+    cues = [Cue("ab", "c", versus="cd")]
+    assert tokenize(cues, ["row 7"], letters, max_tokens=4)[0].versus == (3, 4)
+    says = "row 7: prompt and the answer to be beaten take 4 tokens, the model takes 3"
+    with pytest.raises(InputError, match=says):
         tokenize(cues, ["row 7"], letters, max_tokens=3)
 
 
