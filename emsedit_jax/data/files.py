@@ -6,6 +6,7 @@ told into rows is an InputError.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -18,7 +19,12 @@ from emsedit_jax.data.cues import Role
 from emsedit_jax.data.fields import RowFault, hint, kind
 from emsedit_jax.errors import InputError, near
 
-UTF8 = "Save the file as UTF-8, for instance: iconv -f latin1 -t utf-8 OLD > NEW"
+_MARKS = {  # what a text in another encoding begins with -> the encoding; the longer mark first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class Rows(NamedTuple):
@@ -64,8 +70,7 @@ def _parsed(path: str | Path, parse: Callable[[str], list[Any]]) -> list[Any]:
     try:
         return parse(_bytes(Path(path)).decode().removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
-        byte = f"byte {error.start} (0x{error.object[error.start]:02x})"
-        raise InputError(f"{path}: not UTF-8 text at {byte}. {UTF8}.") from None
+        raise InputError(f"{path}: {_foreign(error)}.") from None
     except json.JSONDecodeError as error:
         fault = f"it is not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         raise InputError(f"{path}: {fault}. Correct the file, or fetch it again.") from None
@@ -73,6 +78,14 @@ def _parsed(path: str | Path, parse: Callable[[str], list[Any]]) -> list[Any]:
         raise InputError(f"{path}: it is nested too deep to be a list of rows. Correct the file.") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}. Correct the file, or fetch it again.") from None
+
+
+def _foreign(error: UnicodeDecodeError) -> str:
+    """Says of a text that is not UTF-8 what it is and how it becomes so."""
+    name = next((name for mark, name in _MARKS.items() if error.object.startswith(mark)), None)
+    byte = f"not UTF-8 text at byte {error.start} (0x{error.object[error.start]:02x})"
+    fault = byte if name is None else f"the text is {name.upper()}, not UTF-8"
+    return f"{fault}. Save the file as UTF-8, for instance: iconv -f {name or 'latin1'} -t utf-8 OLD > NEW"
 
 
 def _bytes(path: Path, count: int = -1) -> bytes:
@@ -100,7 +113,13 @@ def _beside(path: Path) -> str:
 
 def json_list(content: str) -> list[Any]:
     """One JSON list of rows. Raises: ValueError, RecursionError."""
-    rows = json.loads(content)
+    try:
+        rows = json.loads(content)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Extra data"):
+            raise
+        lines = "a row of JSON a line becomes one by: jq -s . OLD > NEW"
+        raise ValueError(f"it must hold one JSON list of rows, but goes on at line {error.lineno} ({lines})") from None
     if not isinstance(rows, list):
         raise ValueError(f"it holds {kind(rows)}, not a list of rows")
     return rows

@@ -38,16 +38,21 @@ def facts(row: dict, role: Role, draw: Draw) -> list[Cues]:
     return [Cues(Cue(text(row, "prompt"), answer), tuple(equiv[:taken]), tuple(unrel[:taken]), subject)]
 
 
-def _optional(row: dict, name: str) -> list[Any]:
+def _optional(row: dict, name: str, columns: str) -> list[Any]:
+    """The entries of a list that may be missing. Raises: RowFault, for text with the columns that a table has."""
+    if isinstance(row.get(name), str):
+        raise RowFault(f"field '{name}' is text, not a list; a table has columns {columns}, ... instead")
     return entries(row, name) if row.get(name) is not None else []
 
 
 def _listed(row: dict) -> list[str]:
-    return [full(entry, f"paraphrases[{m}]") for m, entry in enumerate(_optional(row, "paraphrases"))]
+    found = _optional(row, "paraphrases", "paraphrase_1, paraphrase_2")
+    return [full(entry, f"paraphrases[{m}]") for m, entry in enumerate(found)]
 
 
 def _objects(row: dict) -> list[Cue]:
-    places = [(entry, f"unrelated[{m}].") for m, entry in enumerate(_optional(row, "unrelated"))]
+    found = _optional(row, "unrelated", "unrelated_prompt_1, unrelated_answer_1")
+    places = [(entry, f"unrelated[{m}].") for m, entry in enumerate(found)]
     return [Cue(text(entry, "prompt", where), text(entry, "answer", where).strip()) for entry, where in places]
 
 

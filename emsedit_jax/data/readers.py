@@ -33,11 +33,14 @@ class Reader(NamedTuple):
 
 
 def zsre(row: dict, role: Role, draw: Draw) -> list[Cues]:
-    """zsRE as in MEND: the unrelated question is stored without its question mark, the others with it."""
+    """zsRE as in MEND: the unrelated question is stored without its question mark, the others with it.
+
+    A row may lack its `subject`, which nothing depends on.
+    """
     answer = text(row, "ans")
     edit, equiv = Cue(text(row, "src"), answer), Cue(text(row, "rephrase"), answer)
     unrel = Cue(text(row, "loc") + "?", text(row, "loc_ans"))
-    return [Cues(edit, (equiv,), (unrel,), _subject(row))]
+    return [Cues(edit, (equiv,), (unrel,), _subject(row) if "subject" in row else "")]
 
 
 def counterfact(row: dict, role: Role, draw: Draw) -> list[Cues]:

@@ -45,6 +45,17 @@ def test_a_byte_order_mark_and_any_line_ends_are_read(put, mark, end):
 
 
 @pytest.mark.parametrize("name", ["f.jsonl", "f.csv", "f.json"])
+@pytest.mark.parametrize("ends", ["le", "be"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_wide_encodings_are_known_by_their_mark(put, name, ends, encoding):
+    path = put("\ufeffprompt,answer\n".encode(f"{encoding}-{ends}"), name)
+    with refused(
+        f"{path}: the text is {encoding.upper()}, not UTF-8. Save the file as UTF-8, for instance: iconv -f {encoding} "
+    ):
+        rows(path, (name.removeprefix("f."),))
+
+
+@pytest.mark.parametrize("name", ["f.jsonl", "f.csv", "f.json"])
 def test_another_encoding_is_refused_with_the_byte_and_the_remedy(put, name):
     path = put(b'[{"prompt": "caf\xe9"}]', name)
     with refused(f"{path}: not UTF-8 text at byte 16 (0xe9). Save the file as UTF-8, for instance: iconv -f latin1"):
@@ -61,6 +72,16 @@ def test_the_suffix_says_which_of_several_forms_a_file_is_in(put):
     path = put(line, "f.json")
     with refused(f"{path}: the file's suffix must say what it holds, one of .jsonl, .csv, .parquet. Did you mean '.js"):
         rows(path)
+
+
+def test_lines_where_one_list_is_wanted(put):
+    path = put('{"src": "a"}\n{"src": "b"}\n', "f.jsonl")
+    with refused(
+        f"{path}: it must hold one JSON list of rows, but goes on at line 2 (a row of JSON a line becomes one by: jq -s"
+    ):
+        rows(path, ["json"])
+    with refused("it is not JSON at line 1, column 2: Expecting value. Correct the file"):
+        rows(put("[", "f.json"), ["json"])
 
 
 def test_a_path_that_no_file_can_have(tmp_path):

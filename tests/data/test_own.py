@@ -66,7 +66,15 @@ def test_columns_of_a_table_come_in_their_order_and_blank_cells_are_none(write):
         ({"prompt": "p", "answer": " "}, "field 'answer' is empty"),
         ({"prompt": "p", "answer": 3}, "field 'answer' is a number, not text"),
         ({"prompt": "p", "answer": "a", "subject": 3}, "field 'subject' is a number, not text"),
-        ({"prompt": "p", "answer": "a", "paraphrases": "q"}, "field 'paraphrases' is text, not a list"),
+        (
+            {"prompt": "p", "answer": "a", "paraphrases": "q"},
+            "field 'paraphrases' is text, not a list; a table has columns paraphrase_1, paraphrase_2, ... instead. ",
+        ),
+        (
+            {"prompt": "p", "answer": "a", "unrelated": "q"},
+            "'unrelated' is text, not a list; a table has columns unrelated_prompt_1, unrelated_answer_1, ... instead",
+        ),
+        ({"prompt": "p", "answer": "a", "unrelated": {}}, "field 'unrelated' is an object, not a list"),
         ({"prompt": "p", "answer": "a", "paraphrases": ["q", ""]}, "field 'paraphrases[1]' is empty"),
         ({"prompt": "p", "answer": "a", "paraphrase_1": 3}, "field 'paraphrase_1' is a number, not text"),
         ({"prompt": "p", "answer": "a", "unrelated": ["q"]}, "unrelated[0] is text, not an object"),

@@ -47,6 +47,13 @@ def test_zsre_appends_the_question_mark_to_the_unrelated_prompt_only(write):
     ]
 
 
+def test_a_zsre_row_needs_no_subject(write):
+    bare = {name: value for name, value in ZSRE.items() if name != "subject"}
+    named, unnamed = load("zsre", write([ZSRE, bare]), role="eval")
+    assert (named.subject, unnamed.subject) == ("Emma", "")
+    assert (named.edit, named.equiv, named.unrel) == (unnamed.edit, unnamed.equiv, unnamed.unrel)
+
+
 def test_worldfacts_writes_the_new_answer_and_takes_the_first_of_each_list(write):
     path = write(json.dumps(FACT) + "\n\n" + json.dumps({**FACT, "subject": "Faust\u2028"}, ensure_ascii=False) + "\n")
     first, second = load("worldfacts", path, role="train")
