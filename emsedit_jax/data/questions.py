@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
-from emsedit_jax.data.readers import Cue
-from emsedit_jax.data.tokens import TokenItem, Tokenizer, tokenize
+from emsedit_jax.data.tokens import TokenItem, Tokenizer
 from emsedit_jax.types import Batch
 
 _TOKEN_RULE = "ans"  # nothing is captured; answer rows are what is read
-
-
-class Question(NamedTuple):
-    """A prompt and what should follow it (without the space between them)."""
-
-    prompt: str
-    answer: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,27 +33,6 @@ class QuestionPlan:
             yield pack([self.items[m] for m in places], max(len(places), 1), _TOKEN_RULE, self.shape), places
 
 
-def plan_questions(
-    questions: Sequence[Question],
-    tokenizer: Tokenizer,
-    *,
-    max_tokens: int,
-    longest: int | None,
-    sources: Sequence[str] = (),
-) -> QuestionPlan:
-    """Tokenises questions and cuts them into passes of at most about `max_tokens` tokens.
-
-    Args:
-      longest: the longest prompt with answer that the model takes.
-      sources: where each comes from, for messages.
-
-    Raises: InputError for questions that tokenise to nothing, or are too long.
-    """
-    named = sources or [f"question {m}" for m in range(len(questions))]
-    cues = [Cue(one.prompt, one.answer) for one in questions]
-    return plan_items(tokenize(cues, named, tokenizer, max_tokens=longest), max_tokens)
-
-
 def plan_items(items: Sequence[TokenItem], max_tokens: int) -> QuestionPlan:
     """Cuts prompts, longest first, into passes of one shape and of at most about `max_tokens` tokens."""
     cuts: list[list[int]] = []
@@ -79,11 +49,18 @@ def plan_items(items: Sequence[TokenItem], max_tokens: int) -> QuestionPlan:
 
 
 def windows(text: str, tokenizer: Tokenizer, length: int) -> list[TokenItem]:
-    """Running text in windows of so many tokens; each token of a window but the first is to be predicted.
+    """Running text in windows of so many tokens, each behind the special tokens that a model expects in front (BOS).
 
-    The rest that fills no window is left out, unless it is all there is.
+    Those count as part of a window. All of its text is to be predicted, but where nothing is in front the first token,
+    which nothing is known of. The rest that fills no window is left out, unless it is all there is.
     """
-    ids = tokenizer([text], add_special_tokens=False, return_attention_mask=False)["input_ids"][0]
-    starts = range(0, max(len(ids) - length, 0) + 1, length)
-    pieces = [ids[start : start + length] for start in starts]
-    return [TokenItem(tuple(piece[:-1]), tuple(piece[1:]), 1) for piece in pieces if len(piece) > 1]
+    found = tokenizer([text], return_special_tokens_mask=True, return_attention_mask=False)
+    own = [place for place, special in enumerate(found["special_tokens_mask"][0]) if not special]
+    if not own:
+        return []
+    front, end = own[0], own[-1] + 1  # an end-of-text token behind it is left out
+    step, given = max(length - front, 1), max(front, 1)
+    starts = range(front, max(end - step, front) + 1, step)
+    ids = found["input_ids"][0]
+    pieces = [(*ids[:front], *ids[start : min(start + step, end)]) for start in starts]
+    return [TokenItem(one[:-1], one[given:], given) for one in pieces if len(one) > given]

@@ -25,7 +25,6 @@ class Answers(NamedTuple):
 
     logprob: Float[np.ndarray, " items"]  # of the whole answer, nats
     tokens: Int[np.ndarray, " items"]  # of the answer
-    right: Float[np.ndarray, " items"]  # share of them that are the likeliest, given the right ones before
 
 
 class Drift(NamedTuple):
@@ -46,16 +45,14 @@ def ask(
     begun: Callable[[], None] = lambda: None,
 ) -> Answers:
     """How likely each answer is under the edits; the store knows the plan as `key`. `begun`: a pass begins."""
-    found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64), np.zeros(len(plan.items)))
+    found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64))
     for number, (batch, places) in enumerate(plan.units()):
         begun()
         prefix_btd = prefixes.get(("ask", key, number), batch)
         labels_a = np.maximum(batch.labels_a, 0)
-        logprob_aw, likeliest_a = read_tokens(config, sites, params, deltas, prefix_btd, batch, labels_a[:, None])
-        at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
-        found.logprob[at] = _sums(batch, logprob_aw[:, 0])
-        found.tokens[at] = counts
-        found.right[at] = _sums(batch, np.asarray(likeliest_a) == labels_a) / counts
+        logprob_aw = read_tokens(config, sites, params, deltas, prefix_btd, batch, labels_a[:, None])
+        found.logprob[list(places)] = _sums(batch, logprob_aw[:, 0])
+        found.tokens[list(places)] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
     return found
 
 
@@ -104,10 +101,10 @@ def read_tokens(
     prefix_btd: Float[Array, "b t d"],
     batch: Batch,
     words_aw: Int[AnyArray, "a w"],
-) -> tuple[Float[Array, "a w"], Int[Array, " a"]]:
-    """(log-probability of each of the tokens at each answer row, the likeliest token); anything where unused."""
+) -> Float[Array, "a w"]:
+    """Log-probability of each of the tokens at each answer row; anything where unused."""
     logprob_aV = _logprobs(config, sites, params, deltas, prefix_btd, batch)
-    return jnp.take_along_axis(logprob_aV, words_aw, axis=-1), jnp.argmax(logprob_aV, axis=-1)
+    return jnp.take_along_axis(logprob_aV, words_aw, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

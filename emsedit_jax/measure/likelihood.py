@@ -43,7 +43,7 @@ def likelihoods(
     for number, (batch, sequence_a, words_aw) in enumerate(plan.units()):
         begun()
         prefix_btd = prefixes.get(("likelihoods", key, number), batch)
-        logprob_aw, _ = read_tokens(config, sites, params, deltas, prefix_btd, batch, words_aw)
+        logprob_aw = read_tokens(config, sites, params, deltas, prefix_btd, batch, words_aw)
         used_a = sequence_a != NONE
         np.add.at(totals_qw, sequence_a[used_a], np.asarray(logprob_aw, np.float64)[used_a])
     logprob = np.full(plan.sequence_cx.shape, np.nan)

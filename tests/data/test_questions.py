@@ -1,18 +1,14 @@
-import numpy as np
+import copy
+from pathlib import Path
+
 import pytest
+from tokenizers import processors
 
-from emsedit_jax.data.questions import Question, plan_items, plan_questions, windows
+from emsedit_jax.data.questions import plan_items, windows
 from emsedit_jax.data.tokens import TokenItem
-from emsedit_jax.errors import InputError
+from emsedit_jax.lm.model import load_tokenizer
 
-
-def test_questions_are_tokenised_as_prompts_of_the_package_are(letters):
-    plan = plan_questions([Question("a b", "c d")], letters, max_tokens=100, longest=None)
-    assert list(plan.items) == [TokenItem((0, 1, 2, 3), (3, 4), 3)]
-    ((batch, places),) = plan.units()
-    assert list(places) == [0]
-    used = np.asarray(batch.item_a) >= 0
-    assert np.asarray(batch.labels_a)[used].tolist() == [3, 4]
+MODELS = Path(__file__).parents[1] / "golden/models"
 
 
 def test_every_question_is_asked_once_in_passes_of_one_shape_and_bounded_length():
@@ -35,15 +31,50 @@ def test_no_questions_take_no_passes():
     assert list(plan.units()) == []
 
 
-def test_what_is_too_long_is_named(letters):
-    with pytest.raises(InputError, match=r"own\.json row 3: prompt and answer take 4 tokens, the model takes 3"):
-        plan_questions([Question("a b", "c d")], letters, max_tokens=9, longest=3, sources=["own.json row 3"])
+@pytest.fixture(scope="module")
+def bare(letters):
+    """The letters without a token in front, as GPT-2 has it."""
+    tokenizer = copy.deepcopy(letters)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A")
+    return tokenizer
 
 
-def test_windows_predict_every_token_but_their_first(letters):
-    first, second = windows("abcde fg", letters, 3)
+def test_windows_predict_every_token_but_their_first(bare):
+    first, second = windows("abcde fg", bare, 3)
     assert (first.tokens, first.labels, first.answer_start) == ((1, 2), (2, 3), 0)
     assert (second.tokens, second.labels) == ((4, 5), (5, 6))  # the seventh letter fills no window
-    (whole,) = windows("ab", letters, 3)
+    (whole,) = windows("ab", bare, 3)
     assert (whole.tokens, whole.labels) == ((1,), (2,))
-    assert windows("a", letters, 3) == []
+    assert windows("a", bare, 3) == windows("", bare, 3) == []
+
+
+def test_windows_begin_as_the_model_expects_and_then_predict_all_of_their_text(letters):
+    first, second = windows("abcd e", letters, 3)
+    assert first == TokenItem((0, 1), (1, 2), 1)
+    assert second == TokenItem((0, 3), (3, 4), 1)
+    assert windows("a", letters, 3) == [TokenItem((0,), (1,), 1)]
+    assert windows("", letters, 3) == []
+
+
+def test_tokens_at_the_end_of_a_text_are_no_part_of_it(letters):
+    tokenizer = copy.deepcopy(letters)
+    around = [("<bos>", 0), ("?", 27)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "<bos> <bos> $A ?", special_tokens=around
+    )
+    assert windows("abc", tokenizer, 3) == [TokenItem((0, 0), (letter,), 2) for letter in (1, 2, 3)]
+    assert windows("", tokenizer, 3) == []
+
+
+@pytest.mark.parametrize(("model", "front"), [("llama", "<bos>"), ("gpt2", "")])
+def test_windows_of_real_vocabularies(model, front):
+    tokenizer = load_tokenizer(MODELS / model)
+    text = "Running text of a page that is long enough for several windows, each of them of twelve tokens."
+    found = windows(text, tokenizer, 12)
+    assert len(found) > 1
+    for one in found:
+        assert len(one.tokens) == 11
+        assert len(one.tokens) == one.prompt_len + len(one.labels) - 1
+        assert tokenizer.decode(one.tokens[:1]) == front or not front
+    given = [one.labels if front else (*one.tokens[:1], *one.labels) for one in found]
+    assert text.startswith(tokenizer.decode([token for tokens in given for token in tokens]))

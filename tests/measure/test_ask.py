@@ -53,21 +53,6 @@ def test_answers_are_as_likely_as_computed_one_by_one(lm, sites, edited, with_ed
     assert prefixes.hits == prefixes.misses == len(plan)
 
 
-def test_right_answers_are_the_likeliest_ones(lm, sites):
-    def likeliest(item):
-        return directly(lm, sites, no_edit(sites), item).argmax(axis=-1).tolist()
-
-    prompt = PROMPTS[0]
-    first = likeliest(TokenItem(prompt, (0,), len(prompt)))[0]
-    second = likeliest(TokenItem((*prompt, first), (first, 0), len(prompt)))[1]
-    labels = [(first, second), (first, second + 1), (first + 1, second)]
-    items = [TokenItem((*prompt, one), (one, two), len(prompt)) for one, two in labels]
-    plan, prefixes = plan_items(items, 512), PrefixStore(lm.config, sites, lm.params, 64)
-    found = ask(lm.config, sites, lm.params, no_edit(sites), plan, prefixes, "mine")
-    assert found.right[:2].tolist() == [1.0, 0.5]
-    assert found.right[2] < 1
-
-
 def test_edits_of_zero_drift_nowhere(lm, sites):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
     found = drift(lm.config, sites, lm.params, no_edit(sites), plan_items(ITEMS, 12), prefixes, "mine")
