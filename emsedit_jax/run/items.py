@@ -44,12 +44,20 @@ def read(path: Path) -> dict[str, dict[str, Score]]:
 
 
 def summarised(scores: Scores) -> dict[str, dict[str, Any]]:
-    """Of each score its total, the bootstrap interval of it, and the number of items; the same whenever asked."""
+    """Of each score its total, the interval of it over draws of facts, and the number of items.
+
+    It is the same whenever asked.
+    """
     return {
         "totals": {name: measure(name).total(score.values) for name, score in scores.items()},
-        "intervals": {name: list(intervals.interval(measure(name), score.values)) for name, score in scores.items()},
+        "intervals": {name: list(interval(name, score)) for name, score in scores.items()},
         "items": {name: len(score.items) for name, score in scores.items()},
     }
+
+
+def interval(name: str, score: Score) -> tuple[float, float]:
+    """The bootstrap interval of the score of that name; items of one fact are drawn together."""
+    return intervals.interval(measure(name), score.values, intervals.facts_of(score.items))
 
 
 # ------------------------------------------------------------------------------------------ checking

@@ -101,3 +101,22 @@ def test_scores_of_nothing_have_no_interval():
     found = items.summarised({"ES": score([0.5, math.nan]), "GS": score(np.zeros(0))})
     assert np.isnan([found["totals"]["ES"], *found["intervals"]["ES"], *found["intervals"]["GS"]]).all()
     assert found["items"] == {"ES": 2, "GS": 0}
+
+
+def test_prompts_of_one_fact_are_drawn_together():
+    names = [f"counterfact.json row {row} #{m}" for row in range(2) for m in range(10)]
+    neighbours = Score(np.repeat([0.0, 1.0], 10), tuple(names))
+    found = items.summarised({"LS": neighbours, "GS": score(np.repeat([0.0, 1.0], 10))})
+    assert found["totals"] == {"LS": 50, "GS": 50}
+    assert found["intervals"]["LS"] == [0, 100] == items.summarised({"LS": score([0.0, 1.0])})["intervals"]["LS"]
+    assert 20 < found["intervals"]["GS"][0] < found["intervals"]["GS"][1] < 80
+    assert found["items"] == {"LS": 20, "GS": 20}
+
+
+def test_further_questions_and_windows_are_told_apart_by_their_names():
+    asked = ("mquake.json row 0 #multi_hop 0", "mquake.json row 0 #multi_hop 1", "mquake.json row 1 #multi_hop 0")
+    windows = tuple(f"window {m}" for m in range(3))
+    values = np.array([1.0, 1.0, 0.0])
+    assert items.interval("asks.multi_hop", Score(values, asked)) == (0.0, 100.0)
+    drawn = {items.interval("LS.kl", Score(values, names)) for names in (windows, ("a", "b", "c"))}
+    assert len(drawn) == 1
