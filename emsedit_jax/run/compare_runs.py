@@ -27,6 +27,11 @@ _ASKED_BY = {
     "fluency": (*_DATA, "eval.fluency_tokens"),
     "perplexity": ("model.name_or_path", "eval.text_path"),  # its windows are cut by the model's tokens
 }
+_TOKENS = ("", "first", "middle", "last")  # published scores: shares of tokens
+# Of data sets where an answer has to beat another one: which of its tokens count depends on the prompts of its
+# micro-batch, so on how an edit batch is cut, and on which facts come together in it.
+_CUT = {"counterfact": ("dataset.batch_size", "dataset.n_edits", "dataset.shuffle")}
+_REPHRASED = ("fever",)  # their other wordings are drawn by the seed
 
 
 class Run(NamedTuple):
@@ -197,7 +202,8 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
         pair = _common(before[name], after[name])
         n_items = len(pair[0].items)
         if n_items:
-            moved = intervals.difference(measure(name), pair[0].values, pair[1].values)
+            facts = intervals.facts_of(pair[0].items)
+            moved = intervals.difference(measure(name), pair[0].values, pair[1].values, facts)
             found.append(Difference(run.name, name, n_items, *moved, p_holm=1.0))
         else:
             apart.append(name)
@@ -221,12 +227,21 @@ def _why(first: Run, run: Run) -> str:
 
 def _asked_otherwise(name: str, first: Run, second: Run) -> list[str]:
     """The settings that make two runs' items of that score different ones in spite of their names."""
-    head, _, tail = name.partition(".")
-    if head in PUBLISHED:
-        fields = _ASKED_BY.get(tail, _DATA)
-    else:
-        fields = _SAID if head == "asks" else _ASKED_BY.get(name, _ABILITY)
+    fields = {field: None for run in (first, second) for field in _decides(name, run)}
     return [field for field in fields if first.config.get(field) != second.config.get(field)]
+
+
+def _decides(name: str, run: Run) -> tuple[str, ...]:
+    """The settings that decide what the run asks for that score."""
+    head, _, tail = name.partition(".")
+    if head not in PUBLISHED:
+        return _SAID if head == "asks" else _ASKED_BY.get(name, _ABILITY)
+    fields, data = _ASKED_BY.get(tail, _DATA), run.config.get("dataset.name")
+    if tail in _TOKENS and data in _CUT:
+        fields += (*_CUT[data], *(("seed",) if run.config.get("dataset.shuffle") else ()))
+    if head == "GS" and data in _REPHRASED:
+        fields += ("seed",)
+    return fields
 
 
 def _common(first: Score, second: Score) -> tuple[Score, Score]:
