@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,24 @@ def read(path: Path) -> dict[str, dict[str, Score]]:
 def summarised(scores: Scores) -> dict[str, dict[str, Any]]:
     """Of each score its total, the interval of it over draws of facts, and the number of items.
 
-    It is the same whenever asked.
+    It is the same whenever asked. A score that lacks an item's number has no total: not-a-number.
     """
     return {
-        "totals": {name: measure(name).total(score.values) for name, score in scores.items()},
+        "totals": {name: total(name, score) for name, score in scores.items()},
         "intervals": {name: list(interval(name, score)) for name, score in scores.items()},
         "items": {name: len(score.items) for name, score in scores.items()},
     }
 
 
+def total(name: str, score: Score) -> float:
+    """The score of that name as one number; not-a-number where an item's is."""
+    return math.nan if np.isnan(score.values).any() else measure(name).total(score.values)
+
+
 def interval(name: str, score: Score) -> tuple[float, float]:
-    """The bootstrap interval of the score of that name; items of one fact are drawn together."""
+    """The bootstrap interval of that number; items of one fact are drawn together."""
+    if np.isnan(score.values).any():
+        return math.nan, math.nan
     return intervals.interval(measure(name), score.values, intervals.facts_of(score.items))
 
 

@@ -98,9 +98,13 @@ def test_a_summary_is_in_the_units_of_the_scores():
 
 
 def test_scores_of_nothing_have_no_interval():
-    found = items.summarised({"ES": score([0.5, math.nan]), "GS": score(np.zeros(0))})
-    assert np.isnan([found["totals"]["ES"], *found["intervals"]["ES"], *found["intervals"]["GS"]]).all()
-    assert found["items"] == {"ES": 2, "GS": 0}
+    pairs = score([[1.0, math.nan], [0.0, 1.0]])
+    found = items.summarised(
+        {"ES": score([0.5, math.nan]), "GS": score(np.zeros(0)), "rte.f1": pairs, "rte.mcc": pairs}
+    )
+    assert np.isnan([*found["totals"].values()]).all()
+    assert np.isnan([*found["intervals"].values()]).all()
+    assert found["items"] == {"ES": 2, "GS": 0, "rte.f1": 2, "rte.mcc": 2}
 
 
 def test_prompts_of_one_fact_are_drawn_together():
