@@ -210,7 +210,7 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
         if 0 < n_items < max(len(before[name].items), len(after[name].items)):
             partly.append(f"{name} ({n_items} of {len(before[name].items)} and {len(after[name].items)})")
     if not found:
-        why = _why(first, run)
+        why = f"{' that were asked alike' if otherwise else ''}{_why(first, run)}"
         raise InputError(f"{first.path} and {run.path} have no items in common{why}; compare runs on the same facts.")
     alone = [name for name in {**before, **after} if (name in before) != (name in after)]
     said = {"were asked otherwise": otherwise, "have no items in common": apart, "have but some in common": partly}
@@ -219,8 +219,8 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
 
 
 def _why(first: Run, run: Run) -> str:
-    """The data settings in which two runs differ, in brackets."""
-    told = [name for name in differing((first, run)) if name.startswith("dataset.")]
+    """The settings in which two runs differ and that facts depend on, in brackets."""
+    told = [name for name in differing((first, run)) if name.startswith("dataset.") or name == "seed"]
     words = [f"config.{name}: {first.config.get(name)} and {run.config.get(name)}" for name in told]
     return f" ({'; '.join(words)})" if words else ""
 

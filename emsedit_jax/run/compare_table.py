@@ -27,9 +27,9 @@ _GROUPS = {  # of scores that are shown together: a title, and how their names b
 _ABILITY = "general ability"
 _MISSING = "-"
 FOOTNOTE = (
-    f"In brackets: {100 * LEVEL:.0f} % bootstrap intervals. Whole facts are drawn, with all their items, since the items "
-    "of a fact are not independent. p: two-sided, of swapping the runs fact by fact; corrected (Holm) for all tests "
-    f"shown, and called better or worse below {ALPHA}. What another seed would change is in neither."
+    f"In brackets: {100 * LEVEL:.0f} % bootstrap intervals; whole facts are drawn, each with all its items, since "
+    "items of one fact are not independent. p: two-sided, of swapping the runs fact by fact; corrected (Holm) for all "
+    f"tests shown, and called better or worse below {ALPHA}. What another seed would change is in neither."
 )
 
 
