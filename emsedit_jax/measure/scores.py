@@ -55,7 +55,8 @@ def _mean(values: Float[np.ndarray, " items"]) -> float:
 
 
 def _perplexity(values: Float[np.ndarray, " items"]) -> float:
-    return float(np.exp(_mean(values)))
+    with np.errstate(over="ignore"):  # infinite is what it is then
+        return float(np.exp(_mean(values)))
 
 
 _PROMPTS = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}

@@ -62,7 +62,7 @@ def print_further(summary: Mapping[str, Any], console: Console) -> None:
     names = [name for name in dict.fromkeys(name for found in scores.values() for name in found) if name not in SCORES]
     if not names:
         return
-    table = Table(title="further scores, with 95 % intervals over items", title_justify="left")
+    table = Table(title="further scores, with 95 % intervals (draws of whole facts)", title_justify="left")
     table.add_column("score")
     for key in scores:
         table.add_column(ROWS[key], justify="right")
