@@ -149,7 +149,8 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
     if len(rest) > 1:
-        raise InputError(f"{rest[1]!r} is not a flag; flags look like --name=value, see --help.")
+        meant = f" Did you mean --config={rest[1]}?" if rest[1].endswith(".py") else ""
+        raise InputError(f"{rest[1]!r} is not a flag; flags look like --name=value, see --help.{meant}")
     return values
 
 
@@ -238,12 +239,18 @@ def _explain(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
             return f"--{error.flagname} overrides a field of a config, so name the file before it with --config=FILE."
-        return f"--{error.flagname}: there is no such flag.{near(error.flagname, ['config', 'workdir', 'mode', 'to'])}"
+        return f"--{error.flagname}: there is no such flag.{_flags_near(error.flagname)}"
     if isinstance(error, FlagOrderError):
         return "--config=FILE must stand before the --config.FIELD=VALUE flags that override its fields."
     if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
         return settings.fault(match.group(1), match.group(2))
     return text.removeprefix("ERROR:: ")
+
+
+def _flags_near(name: str) -> str:
+    """The flag, or the field by its last part, that may have been meant."""
+    fields = [f"config.{field}" for field in settings.FIELDS if field.rpartition(".")[2] == name]
+    return near(f"config.{name}", fields) if fields else near(name, ["config", "workdir", "mode", "to"])
 
 
 def _one_line(text: str) -> str:

@@ -192,12 +192,13 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
     """Tests of every score that both have, uncorrected, and notes on what could not be tested, or on a part alone."""
     before, after = first.scores["edited"], run.scores["edited"]
     found: list[Difference] = []
-    otherwise, apart, partly = [], [], []
+    otherwise: dict[str, list[str]] = {}  # the settings that decide what is asked -> scores
+    apart, partly = [], []
     for name in before:
         if name not in after:
             continue
         if fields := _asked_otherwise(name, first, run):
-            otherwise.append(f"{name} ({', '.join(fields)})")
+            otherwise.setdefault(", ".join(fields), []).append(name)
             continue
         pair = _common(before[name], after[name])
         n_items = len(pair[0].items)
@@ -213,7 +214,8 @@ def _differences(first: Run, run: Run) -> tuple[list[Difference], list[str]]:
         why = f"{' that were asked alike' if otherwise else ''}{_why(first, run)}"
         raise InputError(f"{first.path} and {run.path} have no items in common{why}; compare runs on the same facts.")
     alone = [name for name in {**before, **after} if (name in before) != (name in after)]
-    said = {"were asked otherwise": otherwise, "have no items in common": apart, "have but some in common": partly}
+    said = {f"not tested, since the runs differ in {fields}": names for fields, names in otherwise.items()}
+    said |= {"not tested, with no items in common": apart, "tested on the items in common": partly}
     notes = [f"{', '.join(those)} {words}" for words, those in (said | {"are not in both": alone}).items() if those]
     return found, [f"{first.name} and {run.name}: {'; '.join(notes)}."] if notes else []
 

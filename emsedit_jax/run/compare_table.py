@@ -159,12 +159,13 @@ def _plain(value: Any) -> str:
 def show(found: Comparison, console: Console | None = None) -> None:
     """Prints the tables and the notes."""
     console = console or Console()
+    for note in found.notes:
+        console.print(f"note: {_plain(note)}", markup=False, highlight=False)
     for sheet in sheets(found):
         console.print(_drawn(sheet))
     for name, words in _legend(found):
         console.print(f"{name}: {words}", markup=False, highlight=False, style="dim")
-    for text in (*(f"note: {_plain(note)}" for note in found.notes), FOOTNOTE):
-        console.print(text, markup=False, highlight=False)
+    console.print(FOOTNOTE, markup=False, highlight=False)
 
 
 def _drawn(sheet: Sheet) -> Table:

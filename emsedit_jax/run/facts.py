@@ -159,13 +159,13 @@ def check_lessons(config: ml_collections.ConfigDict, facts: Facts, batches: int,
 # ---------------------------------------------------------------------------------------------- words
 
 
-def line(
-    config: ml_collections.ConfigDict, found: Found, valid: EditPlan, train: EditPlan | None, conflicts: Sequence[str]
-) -> str:
+def line(config: ml_collections.ConfigDict, found: Found, valid: EditPlan, train: EditPlan | None) -> str:
     """One line about the facts: how many, which were left out, and what there is to know before trusting scores."""
     n_edits, held = config.dataset.n_edits, config.train.holdout
     batches = "batches" if len(valid) > 1 else "batch"
-    parts = [f"{len(valid) * n_edits} facts to edit in {len(valid)} {batches} of {n_edits}"]
+    parts = [
+        f"{len(valid) * n_edits} of {len(found['eval'].records)} facts to edit in {len(valid)} {batches} of {n_edits}"
+    ]
     if train is not None:
         apart = [f"{held * n_edits} to try it out on"] if held else []
         parts = [f"{len(train) * n_edits} of {len(found['train'].records)} to train on", *apart, *parts]
@@ -174,9 +174,7 @@ def line(
     left_out = [f"{_bad_rows(facts)} of {facts.path} left out" for facts in found.values() if facts.skipped]
     borrowed = [*checks.borrowed(drawn(valid))]
     borrowed += [f"of those to train on, {words}" for words in checks.borrowed(drawn(train) if train else [])]
-    return "; ".join(
-        [f"{config.dataset.name}: {', '.join(parts)}", *splits, *left_out, *borrowed, *_conflicts(conflicts)]
-    )
+    return "; ".join([f"{config.dataset.name}: {', '.join(parts)}", *splits, *left_out, *borrowed])
 
 
 def drawn(plan: EditPlan) -> list[EditRecord]:
@@ -188,8 +186,7 @@ def _bad_rows(facts: Facts) -> str:
     return f"{len(facts.skipped)} bad row{'s' * (len(facts.skipped) > 1)}"
 
 
-def _conflicts(conflicts: Sequence[str]) -> list[str]:
-    if not conflicts:
-        return []
-    more = f" and {len(conflicts) - 1} more such" if len(conflicts) > 1 else ""
-    return [f"{conflicts[0]}{more}"]
+def contradictions(conflicts: Sequence[str]) -> str:
+    """One line about facts that cannot all hold."""
+    more = f", and {len(conflicts) - 1} more such" if len(conflicts) > 1 else ""
+    return f"{conflicts[0]}{more}: only the one that is edited last can hold; summary.json lists them"

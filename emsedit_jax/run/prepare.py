@@ -79,7 +79,9 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
         train_plan = both.part(0, n_train)
         holdout = plan_scoring(both.part(n_train, n_train + held), config.eval.batch_tokens) if held else None
     conflicts = checks.conflicts(facts.drawn(valid_plan))
-    say("data", facts.line(config, found, valid_plan, train_plan, conflicts))
+    say("data", facts.line(config, found, valid_plan, train_plan))
+    if conflicts:
+        say("warning", facts.contradictions(conflicts))
     say("sites", _sites_line(config, sites))
 
     sizes: dict[str, Any] = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}

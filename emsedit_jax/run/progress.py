@@ -127,7 +127,7 @@ def _rate(done: int, seconds: float, unit: str) -> str:
 
 
 def _one(unit: str) -> str:
-    return unit.removesuffix("es") if unit.endswith("ches") else unit.removesuffix("s")
+    return unit.removesuffix("es") if unit.endswith(("ches", "sses")) else unit.removesuffix("s")
 
 
 def _shown(metrics: dict[str, float]) -> str:

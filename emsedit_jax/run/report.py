@@ -71,8 +71,9 @@ def print_further(summary: Mapping[str, Any], console: Console) -> None:
         known = measure(name)
         cells = [_with_interval(summary, key, name) for key in scores]
         counts = [summary["items"][key].get(name, 0) for key in scores]
-        table.add_row(f"{known.words}{known.unit and f', {known.unit}'}", *cells, str(max(counts)))
+        table.add_row(f"{name}{known.unit and f', {known.unit}'}", *cells, str(max(counts)))
     console.print(table)
+    console.print("docs/SCORES.md explains each score", markup=False, highlight=False, style="dim")
 
 
 def _with_interval(summary: Mapping[str, Any], key: str, name: str) -> str:

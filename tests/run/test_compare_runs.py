@@ -60,7 +60,7 @@ def test_only_items_that_both_have_a_number_for_are_held_to_each_other(tmp_path)
     (one,) = found.differences
     assert one.items == 3
     assert one.difference == pytest.approx(100 * np.mean([0.5 - 0.1, 0.4 - 0.2, 0.6 - 0.3]))
-    assert found.notes == ("a and b: ES (3 of 5 and 5) have but some in common.",)
+    assert found.notes == ("a and b: ES (3 of 5 and 5) tested on the items in common.",)
 
 
 def test_totals_that_are_no_means(tmp_path):
@@ -113,7 +113,10 @@ def test_what_was_asked_otherwise_is_not_tested(tmp_path, two):
     longer = make(tmp_path / "longer", STRONG | spoken, eval__max_new_tokens=40, eval__text_path="other.txt")
     found = compared(first, longer)
     assert set(by_score(found)) == {"ES", "LS", "fluency"}
-    asked = "perplexity (eval.text_path), ES.exact (eval.max_new_tokens) were asked otherwise"
+    asked = (
+        "perplexity not tested, since the runs differ in eval.text_path; ES.exact not tested, since the runs differ in "
+    )
+    asked += "eval.max_new_tokens"
     assert found.notes == (f"first and longer: {asked}.",)
     (note,) = compared(two[0], first).notes
     assert note == "weak and first: ES.exact, fluency are not in both."
@@ -165,7 +168,7 @@ def test_the_wordings_that_a_seed_draws_are_other_questions(tmp_path, name, othe
     tested, found = compared_under(tmp_path, given, given | others | {"seed": 1})
     if name == "fever":
         assert tested == ["ES", "LS", "LS.likelier", "LS.same"]
-        assert found.notes == ("first and second: GS (seed), GS.last (seed), GS.exact (seed) were asked otherwise.",)
+        assert found.notes == ("first and second: GS, GS.last, GS.exact not tested, since the runs differ in seed.",)
         assert len(found.columns) == 4  # each its own unedited model
     else:
         assert tested == list(GIVEN)
@@ -191,7 +194,7 @@ def test_what_counts_in_counterfact_depends_on_its_micro_batches(tmp_path, setti
     tested, found = compared_under(tmp_path, given, given | settings)
     cut = ["ES", "GS", "GS.last", "LS"] if told else []
     assert tested == [name for name in GIVEN if name not in cut]
-    notes = f"first and second: {', '.join(f'{name} ({told})' for name in cut)} were asked otherwise."
+    notes = f"first and second: {', '.join(cut)} not tested, since the runs differ in {told}."
     assert found.notes == ((notes,) if told else ())
 
 
@@ -199,7 +202,7 @@ def test_another_seed_shuffles_facts_into_other_micro_batches(tmp_path):
     given = {"dataset__name": "counterfact", "dataset__shuffle": True}
     tested, found = compared_under(tmp_path, given, given | {"seed": 1})
     assert tested == ["GS.exact", "LS.likelier", "LS.same"]
-    assert "ES (seed)" in found.notes[0]
+    assert "ES, GS, GS.last, LS not tested, since the runs differ in seed" in found.notes[0]
 
 
 def test_runs_that_were_asked_nothing_alike_are_refused_for_that(tmp_path):

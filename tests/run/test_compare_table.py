@@ -64,5 +64,5 @@ def test_what_a_run_has_no_number_for_is_a_dash(two, tmp_path):
     for words, cell in (("edits", "12"), ("training, s", "30"), ("editing, s", "6"), ("peak memory, GB", "2")):
         assert [words, "-", cell, "-"] in rows
     assert [one.score for one in found.differences] == ["LS"]
-    assert found.notes == ("weak and nothing: ES have no items in common; perplexity are not in both.",)
+    assert found.notes == ("weak and nothing: ES not tested, with no items in common; perplexity are not in both.",)
     assert "| ES, % | 12.5 [12.5,12.5] | 25.0 [25.0,25.0] | - |" in compare_table.markdown(found, "compare.png")

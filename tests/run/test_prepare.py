@@ -49,7 +49,7 @@ def test_an_editor_that_learns_has_data_and_settings_to_learn_with(capsys):
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said] == ["model", "data", "sites"]
     assert str(tiny.MODEL) in said[0]
-    assert said[1] == "data     zsre: 8 of 60 to train on, 8 facts to edit in 2 batches of 4"
+    assert said[1] == "data     zsre: 8 of 60 to train on, 8 of 60 facts to edit in 2 batches of 4"
     assert said[2] == "sites    model.layers.{3..4}.mlp.gate_proj (2 of 32 x 56)"
 
 
@@ -58,7 +58,7 @@ def test_without_training_no_training_data_are_read(editor, options, capsys):
     run = prepared("--config.dataset.train_path=nowhere.json", editor=editor, **options)
     assert run.learning is None
     assert run.train_plan is None
-    assert "data     zsre: 8 facts to edit in 2 batches of 4" in capsys.readouterr().out
+    assert "data     zsre: 8 of 60 facts to edit in 2 batches of 4" in capsys.readouterr().out
 
 
 def test_a_seed_draws_training_and_editing_apart():
@@ -253,9 +253,9 @@ def test_contradictions_and_borrowed_prompts_are_told(tmp_path, capsys):
     run = prepared(*flags, editor="ultraedit")
     assert run.conflicts == ("rows 0, 1 and 2 answer 'p' differently",)
     assert (
-        "data     ripple_effect: 4 facts to edit in 1 batch of 4; 3 facts without a paraphrase: the edited prompt "
-        "stands in; 4 facts without an unrelated prompt: the edited prompt stands in; rows 0, 1 and 2 answer 'p' "
-        "differently\n"
+        "data     ripple_effect: 4 of 4 facts to edit in 1 batch of 4; 3 facts without a paraphrase: the edited prompt "
+        "stands in; 4 facts without an unrelated prompt: the edited prompt stands in\n"
+        "warning  rows 0, 1 and 2 answer 'p' differently: only the one that is edited last can hold; "
     ) in capsys.readouterr().out
     assert prepared(editor="ultraedit").conflicts == ()
 

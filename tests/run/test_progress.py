@@ -33,6 +33,7 @@ def test_away_from_a_terminal_every_tenth_is_a_line():
 
 def test_slow_work_is_heard_of_and_quick_work_does_not_flood():
     assert len(lines(3, 60.0, total=100, unit="batches")) == 3
+    assert "60.0 s/pass  2 min" in lines(3, 60.0, unit="passes")[0]
     assert lines(3, 60.0, unit="batches")[0] == "editing 1/3 batches  60.0 s/batch  2 min 0 s left  loss 1"
     assert len(lines(1000, 0.001)) == 1
 

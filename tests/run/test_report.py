@@ -50,9 +50,9 @@ def test_further_scores_have_intervals_units_and_items():
     text = printed(report.print_table, SUMMARY | {"scores": scores, "intervals": intervals, "items": items}, width=160)
     row = next(line for line in text.splitlines() if "perplexity" in line)
     assert [cell.strip() for cell in row.split("│")[1:-1]] == [
-        "perplexity of running text", "20.00 (19.00 to 21.00)", "25.50 (24.50 to 26.50)", "7",
+        "perplexity", "20.00 (19.00 to 21.00)", "25.50 (24.50 to 26.50)", "7",
     ]  # fmt: skip
-    row = next(line for line in text.splitlines() if "the likeliest token" in line)
+    row = next(line for line in text.splitlines() if "LS.same, %" in line)
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["-", "66.7 (65.7 to 67.7)", "7"]
 
 

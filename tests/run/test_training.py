@@ -167,7 +167,7 @@ def test_the_best_networks_are_saved_and_edited_with(scripted, tmp_path):
 
 def test_held_out_facts_are_scored_and_not_trained_on(capsys):
     run, state, rows = trained(*HELD)
-    assert "8 of 60 to train on, 8 to try it out on, 8 facts to edit" in capsys.readouterr().out
+    assert "8 of 60 to train on, 8 to try it out on, 8 of 60 facts to edit" in capsys.readouterr().out
     assert run.train_plan is not None
     assert run.holdout is not None
     np.testing.assert_array_equal(run.train_plan.rows, np.arange(8).reshape(2, 4))
