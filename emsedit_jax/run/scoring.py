@@ -54,7 +54,10 @@ def ask_all(
     scores = score_all(run, deltas, clock, words, last)
     total = examine.passes(questions, edited=edited)
     with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
-        further, said = examine.examine(run, questions, deltas, edited=edited, begun=progress.advance)
+        shown = Batchwise(progress)
+        shown.batch(total, total)
+        further, said = examine.examine(run, questions, deltas, edited=edited, begun=shown.next_pass)
+        shown.end()
     later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
     return Examined({**scores, **later, **further}, said)
 
