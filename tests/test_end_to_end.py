@@ -46,7 +46,7 @@ def test_a_run_says_what_it_does_and_shows_its_scores(first):
     assert any("after editing" in line for line in lines)
     assert lines[-1] == f"files in {folder}"
     for line in done.stderr.splitlines():  # progress, and no library's chatter
-        assert line.startswith(("scoring ", "training ", "editing "))
+        assert line.startswith(("scoring ", "asking ", "training ", "editing "))
 
 
 def test_the_next_process_takes_its_programs_from_the_cache_and_gives_the_same_bits(place, first):

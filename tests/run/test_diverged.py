@@ -25,7 +25,9 @@ def stopped(capsys, folder, *more, editor="emsedit"):
 
 
 def left(folder):
-    return sorted(file.name for file in folder.iterdir())
+    """Its files; the results of finished stages lie in a folder of their own."""
+    assert (folder / "stages").is_dir()
+    return sorted(file.name for file in folder.iterdir() if file.is_file())
 
 
 def finite(path):
