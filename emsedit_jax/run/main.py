@@ -126,6 +126,8 @@ def _trained(
         learned = run.editor.method.learned
         return networks.load(folder.networks, run.editor, state, run.base) if learned else state, int(plain)
 
+    if run.learning is None:  # drawn or loaded: read anew, for they may have been put right meanwhile
+        return make()
     return stages.reach("trained", make, lambda found: found[1], back)
 
 

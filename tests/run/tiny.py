@@ -69,5 +69,5 @@ def rows(workdir: Path) -> list[dict[str, Any]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All that lies in a folder."""
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    """All files of a folder and of those in it."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
