@@ -29,8 +29,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.model.edit_modules = SITES
     config.editor.iters = config.editor.iters if "iters" in arg or config.editor.name not in LR else ITERS
     config.editor.lr = LR.get(config.editor.name, common.eta(smollm2.ETA, config.editor.name, config.editor.iters))
-    config.eval.generated = 5
-    config.eval.fluency = 0
+    config.eval.further = False  # quick: ES, GS and LS alone; --config.eval.further brings back the rest
     if "rank" in config.editor:
         config.editor.rank = 256
     return config
