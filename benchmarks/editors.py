@@ -29,9 +29,18 @@ from emsedit_jax.run import cli
 RIDGE = (1e-4, 3e-4, 1e-3, 3e-3)
 NORMALISED = (1e-5, 3e-5, 1e-4, 3e-4)
 PRODUCT = (1e-5, 3e-5, 1e-4, 3e-4)
-MODELS = {"smollm2": smollm2.ETA, "gemma3": gemma3.ETA}  # as in the configs' names -> known etas
 ROWS, BATCH = 200, 10
 NAMES = ("ES", "GS", "LS")
+
+
+class Model(NamedTuple):
+    """What is known of a model of `configs/`."""
+
+    etas: Mapping[tuple[str, int], float]  # (editor, edit steps) -> its eta in the configs
+    scale: float = 1.0  # of the searched etas
+
+
+MODELS = {"smollm2": Model(smollm2.ETA), "gemma3": Model(gemma3.ETA, scale=0.1)}
 
 
 class Row(NamedTuple):
@@ -40,7 +49,7 @@ class Row(NamedTuple):
     title: str
     editor: str
     iters: int
-    etas: tuple[float, ...]
+    etas: tuple[float, ...]  # of the search, to be scaled for the model
     trains: bool = True
 
 
@@ -120,11 +129,16 @@ def mean(summary: dict[str, Any] | None) -> float:
     return -1.0 if summary is None else statistics.mean(summary["scores"]["edited"][name] for name in NAMES)
 
 
+def searched(row: Row, model: str) -> tuple[float, ...]:
+    """The etas that the search tries for an editor on this model."""
+    return tuple(float(f"{eta * MODELS[model].scale:.0e}") for eta in row.etas)
+
+
 def choose(row: Row, bench: Bench) -> float:
     """The eta of the best cell. Raises InputError where all diverged."""
-    found = {eta: mean(run(Cell(row, eta, "zsre", search=True), bench)) for eta in row.etas}
+    found = {eta: mean(run(Cell(row, eta, "zsre", search=True), bench)) for eta in searched(row, bench.model)}
     if max(found.values()) < 0:
-        raise InputError(f"{row.title} diverged with every eta of {row.etas}: try smaller ones.")
+        raise InputError(f"{row.title} diverged with every eta of {tuple(found)}: try smaller ones.")
     return max(found, key=lambda eta: found[eta])
 
 
@@ -184,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     rows = wanted(given.editors)
     cli.quiet()
     if given.known:
-        chosen = {row: common.eta(MODELS[given.model], row.editor, row.iters) for row in rows}
+        chosen = {row: common.eta(MODELS[given.model].etas, row.editor, row.iters) for row in rows}
     else:
         chosen = {row: choose(row, bench) for row in rows}
     print("\netas")

@@ -145,9 +145,11 @@ def _json_line(line: str, number: int) -> Any:
 def table(content: str) -> list[Any]:
     """CSV with a row of column names -> an object of texts a row; rows of blank cells do not count.
 
-    A row with more or fewer cells than there are columns is a `RowFault`. Raises: ValueError.
+    Cells are apart by commas, or by the semicolons or tabs that a first line without a comma has instead. A row with more or fewer cells than there are columns is a `RowFault`. Raises: ValueError.
     """
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    first = content.lstrip().partition("\n")[0]
+    mark = next((mark for mark in ";\t" if mark in first and "," not in first), ",")
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True, delimiter=mark)
     try:
         header, *lines = [cells for cells in reader if any(cell.strip() for cell in cells)] or [[]]
     except csv.Error as error:
@@ -158,9 +160,6 @@ def table(content: str) -> list[Any]:
 
 
 def _check_columns(columns: Sequence[str]) -> None:
-    for mark in (";", "\t"):
-        if len(columns) == 1 and mark in columns[0]:
-            raise ValueError(f"its columns are kept apart by {mark!r}, not by commas")
     for place, name in enumerate(columns):
         if not name:
             raise ValueError(f"column {place + 1} has no name in the first line")

@@ -71,6 +71,12 @@ def test_the_best_mean_is_chosen_and_finished_cells_are_not_run_again(tmp_path):
     assert editors.choose(row, Bench("smollm2", FILES, tmp_path)) == row.etas[1]
 
 
+def test_the_searched_etas_are_scaled_for_the_model():
+    row = TABLE[0]
+    assert editors.searched(row, "smollm2") == row.etas == (1e-5, 3e-5, 1e-4, 3e-4)
+    assert editors.searched(row, "gemma3") == (1e-6, 3e-6, 1e-5, 3e-5)
+
+
 def test_a_cell_that_diverged_is_not_chosen(tmp_path):
     row = TABLE[0]
     for eta in row.etas[:3]:
