@@ -62,7 +62,7 @@ TABLE = (
     Row("RLEdit", "rledit", 1, RIDGE),
     Row("RLEdit^2", "rledit", 2, RIDGE),
     Row("EMSEdit", "emsedit", 2, RIDGE),
-    Row("EMSEdit, untrained", "emsedit", 2, RIDGE, trains=False),
+    Row("EMSEdit untrained", "emsedit", 2, RIDGE, trains=False),
 )
 
 

@@ -145,7 +145,8 @@ def _json_line(line: str, number: int) -> Any:
 def table(content: str) -> list[Any]:
     """CSV with a row of column names -> an object of texts a row; rows of blank cells do not count.
 
-    Cells are apart by commas, or by the semicolons or tabs that a first line without a comma has instead. A row with more or fewer cells than there are columns is a `RowFault`. Raises: ValueError.
+    Cells are apart by commas, or by the semicolons or tabs that a first line without a comma has instead. A row with
+    more or fewer cells than there are columns is a `RowFault`. Raises: ValueError.
     """
     first = content.lstrip().partition("\n")[0]
     mark = next((mark for mark in ";\t" if mark in first and "," not in first), ",")

@@ -16,7 +16,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.measure.prefixes import PrefixStore
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
 
@@ -34,44 +34,26 @@ class Drift(NamedTuple):
     kl: Float[np.ndarray, " items"]  # KL(unedited || edited), nats, mean over the answer's tokens
 
 
-def ask(
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas,
-    plan: QuestionPlan,
-    prefixes: PrefixStore,
-    key: str,
-    begun: Callable[[], None] = lambda: None,
-) -> Answers:
-    """How likely each answer is under the edits; the store knows the plan as `key`. `begun`: a pass begins."""
+def ask(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Answers:
+    """How likely each answer is; the store of prefixes knows the plan as `key`. `begun`: a pass begins."""
     found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64))
     for number, (batch, places) in enumerate(plan.units()):
         begun()
-        prefix_btd = prefixes.get(("ask", key, number), batch)
+        prefix_btd = model.prefixes.get(("ask", key, number), batch)
         labels_a = np.maximum(batch.labels_a, 0)
-        logprob_aw = read_tokens(config, sites, params, deltas, prefix_btd, batch, labels_a[:, None])
+        logprob_aw = read_tokens(*model.whole, prefix_btd, batch, labels_a[:, None])
         found.logprob[list(places)] = _sums(batch, logprob_aw[:, 0])
         found.tokens[list(places)] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
     return found
 
 
-def drift(
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas,
-    plan: QuestionPlan,
-    prefixes: PrefixStore,
-    key: str,
-    begun: Callable[[], None] = lambda: None,
-) -> Drift:
-    """How far the edits move what the model says to each question; the store knows the plan as `key`."""
-    found, before = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items))), no_edit(sites)
+def drift(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Drift:
+    """How far the edits move what the model says to each question; the store of prefixes knows the plan as `key`."""
+    found, before = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items))), no_edit(model.sites)
     for number, (batch, places) in enumerate(plan.units()):
         begun()
-        prefix_btd = prefixes.get(("ask", key, number), batch)
-        same_a, kl_a = _drift(config, sites, params, before, deltas, prefix_btd, batch)
+        prefix_btd = model.prefixes.get(("ask", key, number), batch)
+        same_a, kl_a = _drift(model.config, model.sites, model.params, before, model.deltas, prefix_btd, batch)
         at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
         found.same[at] = _sums(batch, same_a) / counts
         found.kl[at] = _sums(batch, kl_a) / counts

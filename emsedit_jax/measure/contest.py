@@ -10,12 +10,9 @@ import numpy as np
 from emsedit_jax.data.candidates import CandidatePlan, Choice, plan_choices
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.tokens import Tokenizer
-from emsedit_jax.lm.config import LMConfig
-from emsedit_jax.lm.params import Params
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import likelihoods
-from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.scores import NAMES, Score
-from emsedit_jax.types import Deltas, Sites
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,16 +55,7 @@ def _rivals(record: EditRecord, kind: str) -> Iterator[tuple[str, Choice]]:
             yield item, Choice(cue.prompt, (cue.answer, cue.versus))
 
 
-def contest(
-    plan: ContestPlan,
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas,
-    prefixes: PrefixStore,
-    key: str,
-    begun: Callable[[], None] = lambda: None,
-) -> dict[str, Score]:
+def contest(model: Edited, plan: ContestPlan, key: str, begun: Callable[[], None] = lambda: None) -> dict[str, Score]:
     """`ES.likelier`, `ES.margin` and so on under the edits; the store knows the plan as `key`. `begun`: a pass begins.
 
     As in ROME and MEMIT an answer's probability P is that of a token, exp(mean log-probability of its tokens), so that
@@ -76,7 +64,7 @@ def contest(
     unrelated ones the true one. Two things are otherwise than there: a prompt and its answer are tokenised apart, here
     as everywhere in the package, and prompts are items of their own, not averaged fact by fact first.
     """
-    per_token = likelihoods(plan.candidates, config, sites, params, deltas, prefixes, key, begun).per_token
+    per_token = likelihoods(model, plan.candidates, key, begun).per_token
     scores: dict[str, Score] = {}
     start = 0
     for kind, items in plan.items.items():

@@ -9,11 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emsedit_jax.data.candidates import NONE, CandidatePlan
-from emsedit_jax.lm.config import LMConfig
-from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.ask import read_tokens
-from emsedit_jax.measure.prefixes import PrefixStore
-from emsedit_jax.types import Deltas, Sites
+from emsedit_jax.measure.edited import Edited
 
 
 class Likelihoods(NamedTuple):
@@ -28,22 +25,13 @@ class Likelihoods(NamedTuple):
         return self.logprob / np.maximum(self.tokens, 1)
 
 
-def likelihoods(
-    plan: CandidatePlan,
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas,
-    prefixes: PrefixStore,
-    key: str,
-    begun: Callable[[], None] = lambda: None,
-) -> Likelihoods:
-    """How likely each answer is under the edits; the store knows the plan as `key`. `begun`: a pass begins."""
+def likelihoods(model: Edited, plan: CandidatePlan, key: str, begun: Callable[[], None] = lambda: None) -> Likelihoods:
+    """How likely each answer is; the store of prefixes knows the plan as `key`. `begun`: a pass begins."""
     totals_qw = np.zeros(plan.words_qw.shape)
     for number, (batch, sequence_a, words_aw) in enumerate(plan.units()):
         begun()
-        prefix_btd = prefixes.get(("likelihoods", key, number), batch)
-        logprob_aw = read_tokens(config, sites, params, deltas, prefix_btd, batch, words_aw)
+        prefix_btd = model.prefixes.get(("likelihoods", key, number), batch)
+        logprob_aw = read_tokens(*model.whole, prefix_btd, batch, words_aw)
         used_a = sequence_a != NONE
         np.add.at(totals_qw, sequence_a[used_a], np.asarray(logprob_aw, np.float64)[used_a])
     logprob = np.full(plan.sequence_cx.shape, np.nan)

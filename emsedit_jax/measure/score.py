@@ -14,7 +14,7 @@ from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.measure.prefixes import PrefixStore
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.scores import NAMES
 from emsedit_jax.types import NO_LABEL, AnyArray, Batch, Deltas, Sites
 
@@ -57,25 +57,17 @@ def per_item(right_a: Bool[Array | np.ndarray, " a"], batch: Batch) -> Float[np.
 
 
 def score_edits(
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas,
-    plan: ScorePlan,
-    j: int,
-    prefixes: PrefixStore,
-    facts: str = "eval",
-    begun: Callable[[], None] = lambda: None,
+    model: Edited, plan: ScorePlan, j: int, facts: str = "eval", begun: Callable[[], None] = lambda: None
 ) -> Shares:
-    """The scores of edit batch j's prompts of every kind under the given edits; the store knows the plan as `facts`.
+    """The scores of edit batch j's prompts of every kind; the store of prefixes knows the plan as `facts`.
 
     `begun` is called whenever a pass begins.
     """
     found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
     for number, unit in enumerate(plan.units(j)):
         begun()
-        prefix_btd = prefixes.get(("score", facts, j, number), unit.batch)
-        shares = per_item(score_batch(config, sites, params, deltas, prefix_btd, unit.batch), unit.batch)
+        prefix_btd = model.prefixes.get(("score", facts, j, number), unit.batch)
+        shares = per_item(score_batch(*model.whole, prefix_btd, unit.batch), unit.batch)
         for (kind, place), share in zip(unit.sources, shares, strict=True):
             found[kind].append((place, float(share)))
     return {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}

@@ -8,41 +8,33 @@ from typing import Any
 import numpy as np
 
 from emsedit_jax.lm import generate
-from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.generate import GREEDY, ROWS, Sampling
-from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Deltas, Sites
+from emsedit_jax.measure.edited import Edited
 
 FLUENCY = Sampling(temperature=1.0, top_k=5)  # as ROME and MEMIT draw the text whose entropy they measure
 
 
 def lines(
-    config: LMConfig,
-    params: Params,
+    model: Edited,
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int,
-    sites: Sites,
-    deltas: Deltas,
     begun: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """The greedy answer to each prompt: up to the end of its first line, or of the text, or so many tokens."""
-    said = _passes(config, params, tokenizer, prompts, max_new_tokens, sites, deltas, GREEDY, begun)
+    said = _passes(model, tokenizer, prompts, max_new_tokens, GREEDY, begun)
     return [text.strip().split("\n")[0].strip() for text in said]
 
 
 def texts(
-    config: LMConfig,
-    params: Params,
+    model: Edited,
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int,
-    sites: Sites,
-    deltas: Deltas,
     begun: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Each prompt with a continuation at length, drawn with one seed, the same before and after an edit."""
-    said = _passes(config, params, tokenizer, prompts, max_new_tokens, sites, deltas, FLUENCY, begun)
+    said = _passes(model, tokenizer, prompts, max_new_tokens, FLUENCY, begun)
     return [prompt + more for prompt, more in zip(prompts, said, strict=True)]
 
 
@@ -52,13 +44,10 @@ def passes(count: int) -> int:
 
 
 def _passes(
-    config: LMConfig,
-    params: Params,
+    model: Edited,
     tokenizer: Any,
     prompts: Sequence[str],
     max_new_tokens: int,
-    sites: Sites,
-    deltas: Deltas,
     sampling: Sampling,
     begun: Callable[[], None],
 ) -> list[str]:
@@ -71,13 +60,13 @@ def _passes(
         places = order[start : start + rows].tolist()
         filled = places + [places[-1]] * (rows - len(places))
         said = generate.continuations(
-            config,
-            params,
+            model.config,
+            model.params,
             tokenizer,
             [prompts[m] for m in filled],
             max_new_tokens,
-            sites,
-            deltas,
+            model.sites,
+            model.deltas,
             must_speak=True,  # a chat model may end at once after a bare question
             sampling=sampling,
         )

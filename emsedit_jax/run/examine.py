@@ -30,26 +30,23 @@ class Examined(NamedTuple):
 
 def examine(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: Callable[[], None]) -> Examined:
     """Puts all questions to the model under the edits; `edited`: also how far it has moved. `begun`: a pass begins."""
-    lm, sites = run.lm, run.editor.sites
-    whole = lm.config, sites, lm.params, deltas
-    talk = lm.config, lm.params, lm.tokenizer
-    config = run.config.eval
+    model, tokenizer, config = run.under(deltas), run.lm.tokenizer, run.config.eval
     prompts = [one.prompt for one in exam.spoken]
-    said = speech.lines(*talk, prompts, config.max_new_tokens, sites, deltas, begun)
+    said = speech.lines(model, tokenizer, prompts, config.max_new_tokens, begun)
     scores = answered(exam.spoken, said)
     if exam.flowing:
         items, starts = zip(*exam.flowing, strict=True)
-        flow = speech.texts(*talk, starts, config.fluency_tokens, sites, deltas, begun)
+        flow = speech.texts(model, tokenizer, starts, config.fluency_tokens, begun)
         scores["fluency"] = Score(np.array([ngram_entropy(text) for text in flow]), items)
     if exam.reading is not None:
-        found = ask(*whole, exam.reading, run.prefixes, "reading", begun)
+        found = ask(model, exam.reading, "reading", begun)
         names = tuple(f"window {m}" for m in range(len(exam.reading.items)))
         scores["perplexity"] = Score(-found.logprob / found.tokens, names)
     if exam.contest is not None:
-        scores |= contest(exam.contest, *whole, run.prefixes, "contest", begun)
+        scores |= contest(model, exam.contest, "contest", begun)
     scores |= ability_scores(run, exam, deltas, begun)
     if exam.unrelated is not None and edited:
-        moved = drift(*whole, exam.unrelated, run.prefixes, "unrelated", begun)
+        moved = drift(model, exam.unrelated, "unrelated", begun)
         scores["LS.same"] = Score(moved.same, exam.unrelated_items)
         scores["LS.kl"] = Score(moved.kl, exam.unrelated_items)
     return Examined(scores, tuple(said))
@@ -61,8 +58,7 @@ def ability_scores(
     """General ability under the edits; nothing where it is not asked for."""
     if exam.ability is None:
         return {}
-    whole = run.lm.config, run.editor.sites, run.lm.params, deltas
-    return ability(exam.ability, *whole, run.prefixes, "ability", begun)
+    return ability(run.under(deltas), exam.ability, "ability", begun)
 
 
 def passes(exam: Exam, *, edited: bool) -> int:

@@ -18,12 +18,14 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm import model, params
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import methods
 from emsedit_jax.meta.gradient import OptimiserSpec
 from emsedit_jax.meta.trajectory import Editor, Learning
 from emsedit_jax.run import facts, networks
 from emsedit_jax.run.facts import Found
+from emsedit_jax.types import Deltas
 
 
 class Prepared(NamedTuple):
@@ -41,6 +43,10 @@ class Prepared(NamedTuple):
     prefixes: PrefixStore
     skipped: Mapping[str, Sequence[str]] = MappingProxyType({})  # role -> bad rows left out, a text each
     conflicts: Sequence[str] = ()  # prompts that are to be given several answers
+
+    def under(self, deltas: Deltas) -> Edited:
+        """The model under these edits, to be asked."""
+        return Edited(self.lm.config, self.editor.sites, self.lm.params, deltas, self.prefixes)
 
 
 def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prepared:

@@ -20,8 +20,7 @@ from emsedit_jax.types import Deltas
 
 def score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None] = lambda: None) -> Shares:
     """ES, GS and LS of one edit batch's prompts."""
-    whole = run.lm.config, run.editor.sites, run.lm.params, deltas
-    return score_edits(*whole, run.score_plan, j, run.prefixes, begun=begun)
+    return score_edits(run.under(deltas), run.score_plan, j, begun=begun)
 
 
 def score_all(

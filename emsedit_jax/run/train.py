@@ -180,10 +180,7 @@ def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> l
         deltas, now, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, now, prompts)
         place = {"phase": "holdout", "trajectory": number, "batch": j}
         check(run.editor, place, jax.device_get(step_row(run.editor, auxes)), None, state)
-    return [
-        score_edits(run.lm.config, run.editor.sites, run.lm.params, deltas, facts, j, run.prefixes, "holdout")
-        for j in range(len(facts.plan))
-    ]
+    return [score_edits(run.under(deltas), facts, j, "holdout") for j in range(len(facts.plan))]
 
 
 # ---------------------------------------------------------------------------------------------- editing

@@ -8,6 +8,7 @@ from emsedit_jax.data.ability import plan_ability
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.measure import ability as abilities
 from emsedit_jax.measure.ability import NO_ANSWER, ability, answers
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import Likelihoods
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.scores import totals
@@ -30,7 +31,7 @@ def plan(lm, tmp_path_factory):
 
 def scored(lm, sites, plan, deltas):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    return ability(plan, lm.config, sites, lm.params, deltas, prefixes, "ability")
+    return ability(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "ability")
 
 
 def saying(plan, monkeypatch, **words):

@@ -11,6 +11,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.measure import ask as asking
 from emsedit_jax.measure.ask import ask, drift
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = [(1, 20, 30), (1, 7, 8, 9, 10, 11, 12, 13), (1, 300), (1, 40, 50)]
@@ -44,7 +45,7 @@ def test_answers_are_as_likely_as_computed_one_by_one(lm, sites, edited, with_ed
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
     plan = plan_items(ITEMS, max_tokens)
     for _ in range(2):  # the second time from kept prefixes
-        found = ask(lm.config, sites, lm.params, deltas, plan, prefixes, "mine")
+        found = ask(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine")
         assert found.tokens.tolist() == [3, 1, 2, 4]
         for m, item in enumerate(ITEMS):
             logprobs_aV = directly(lm, sites, deltas, item)
@@ -55,14 +56,14 @@ def test_answers_are_as_likely_as_computed_one_by_one(lm, sites, edited, with_ed
 
 def test_edits_of_zero_drift_nowhere(lm, sites):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    found = drift(lm.config, sites, lm.params, no_edit(sites), plan_items(ITEMS, 12), prefixes, "mine")
+    found = drift(Edited(lm.config, sites, lm.params, no_edit(sites), prefixes), plan_items(ITEMS, 12), "mine")
     assert found.same.tolist() == [1.0] * 4
     np.testing.assert_allclose(found.kl, 0, atol=1e-6)
 
 
 def test_drift_is_the_divergence_from_the_unedited_model(lm, sites, edited):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    found = drift(lm.config, sites, lm.params, edited, plan_items(ITEMS, 12), prefixes, "mine")
+    found = drift(Edited(lm.config, sites, lm.params, edited, prefixes), plan_items(ITEMS, 12), "mine")
     for m, item in enumerate(ITEMS):
         old_aV, new_aV = (directly(lm, sites, deltas, item) for deltas in (no_edit(sites), edited))
         kl = np.mean(np.sum(np.exp(old_aV) * (old_aV - new_aV), axis=-1))
@@ -78,5 +79,5 @@ def test_one_program_serves_all_passes_and_edits(lm, sites, edited):
     program: Any = asking.read_tokens  # (its counters are not in its type)
     program.clear_cache()
     for deltas in (no_edit(sites), edited):
-        ask(lm.config, sites, lm.params, deltas, plan, prefixes, "mine")
+        ask(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine")
     assert program._cache_size() == 1

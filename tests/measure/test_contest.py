@@ -6,6 +6,7 @@ from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.measure import contest as contests
 from emsedit_jax.measure.contest import contest, plan_contest
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import Likelihoods
 from emsedit_jax.measure.prefixes import PrefixStore
 
@@ -39,7 +40,7 @@ def plan(lm):
 
 def scored(lm, sites, plan, deltas):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    return contest(plan, lm.config, sites, lm.params, deltas, prefixes, "contest")
+    return contest(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "contest")
 
 
 def alone(lm, prompt, answer):

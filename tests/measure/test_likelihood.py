@@ -11,6 +11,7 @@ from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.measure import ask as asking
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import likelihoods
 from emsedit_jax.measure.prefixes import PrefixStore
 
@@ -58,7 +59,7 @@ def test_answers_are_as_likely_as_computed_one_by_one(lm, sites, edited, with_ed
         wanted[m, : len(answers)] = [directly(lm, sites, deltas, prompt, answer) for answer in answers]
     plan, prefixes = plan_candidates(CANDIDATES, max_tokens), PrefixStore(lm.config, sites, lm.params, 64)
     for _ in range(2):  # the second time from kept prefixes
-        found = likelihoods(plan, lm.config, sites, lm.params, deltas, prefixes, "mine")
+        found = likelihoods(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine")
         np.testing.assert_allclose(found.logprob, wanted, rtol=2e-5)
         assert found.logprob.dtype == np.float64
         assert found.tokens.tolist() == [[1, 1, 1, 0], [2, 1, 3, 2], [4, 0, 0, 0], [0] * 4, [1, 2, 0, 0]]
@@ -69,7 +70,7 @@ def test_answers_are_as_likely_as_computed_one_by_one(lm, sites, edited, with_ed
 def test_edits_change_what_is_likely(lm, sites, edited):
     prefixes, plan = PrefixStore(lm.config, sites, lm.params, 64), plan_candidates(CANDIDATES, 20)
     before, after = (
-        likelihoods(plan, lm.config, sites, lm.params, deltas, prefixes, "mine").logprob
+        likelihoods(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine").logprob
         for deltas in (no_edit(sites), edited)
     )
     assert np.nanmin(np.abs(after - before)) > 1e-3
@@ -82,12 +83,12 @@ def test_one_program_serves_all_passes_and_edits(lm, sites, edited):
     program.clear_cache()
     begun = []
     for deltas in (no_edit(sites), edited):
-        likelihoods(plan, lm.config, sites, lm.params, deltas, prefixes, "mine", lambda: begun.append(1))
+        likelihoods(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine", lambda: begun.append(1))
     assert program._cache_size() == 1
     assert len(begun) == 2 * len(plan)
 
 
 def test_of_no_choices_nothing_is_likely(lm, sites):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    found = likelihoods(plan_candidates([], 9), lm.config, sites, lm.params, no_edit(sites), prefixes, "mine")
+    found = likelihoods(Edited(lm.config, sites, lm.params, no_edit(sites), prefixes), plan_candidates([], 9), "mine")
     assert found.logprob.shape == found.per_token.shape == (0, 0)

@@ -14,6 +14,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.generate import greedy
 from emsedit_jax.measure import score
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = {  # kind -> prompts of the one batch, of many lengths
@@ -55,7 +56,7 @@ def test_scores_are_the_shares_of_what_the_model_says(lm, sites, edited, with_ed
     plan = plan_scoring(answers(lm, sites, deltas), batch_tokens)
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
     for _ in range(2):  # the second time from kept prefixes
-        found = score.score_edits(lm.config, sites, lm.params, deltas, plan, 0, prefixes)
+        found = score.score_edits(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, 0)
         assert {name: values.tolist() for name, values in found.items()} == EXPECTED
     assert prefixes.hits == prefixes.misses == len(plan.cuts[0])
 
@@ -63,7 +64,7 @@ def test_scores_are_the_shares_of_what_the_model_says(lm, sites, edited, with_ed
 def test_edits_change_what_is_right(lm, sites, edited):
     plan = plan_scoring(answers(lm, sites, no_edit(sites)), 4096)
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    found = score.score_edits(lm.config, sites, lm.params, edited, plan, 0, prefixes)
+    found = score.score_edits(Edited(lm.config, sites, lm.params, edited, prefixes), plan, 0)
     assert {name: values.tolist() for name, values in found.items()} != EXPECTED
 
 
@@ -106,7 +107,7 @@ def alone(lm, sites, deltas, item):
 
 def found(lm, sites, deltas, plan, batch_tokens):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    return score.score_edits(lm.config, sites, lm.params, deltas, plan_scoring(plan, batch_tokens), 0, prefixes)
+    return score.score_edits(Edited(lm.config, sites, lm.params, deltas, prefixes), plan_scoring(plan, batch_tokens), 0)
 
 
 @pytest.mark.parametrize("kinds", [("edit", "equiv", "unrel"), ("edit",)])

@@ -3,12 +3,15 @@ import pytest
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import generate
 from emsedit_jax.measure import speech
+from emsedit_jax.measure.edited import Edited
+from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = [f"{'word ' * (m % 4)}number {m}" for m in range(6)]
 
 
 def talk(lm, sites, prompts, ask=speech.lines, new=5, **more):
-    return ask(lm.config, lm.params, lm.tokenizer, prompts, new, sites, no_edit(sites), **more)
+    model = Edited(lm.config, sites, lm.params, no_edit(sites), PrefixStore(lm.config, sites, lm.params, 0))
+    return ask(model, lm.tokenizer, prompts, new, **more)
 
 
 def test_each_prompt_has_its_own_answer_however_they_are_passed(lm, sites, monkeypatch):

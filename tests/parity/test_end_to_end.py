@@ -10,6 +10,7 @@ import numpy as np
 
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import StepAux, no_edit
+from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.score import score_edits
 from emsedit_jax.measure.scores import NAMES
@@ -79,7 +80,8 @@ def scorer(case: Case):
     passes = plan_scoring(plan, max_tokens=512)
 
     def score(deltas: Deltas, batches: int) -> dict[str, np.ndarray]:
-        found = [score_edits(model.config, sites, model.params, deltas, passes, j, store) for j in range(batches)]
+        edited = Edited(model.config, sites, model.params, deltas, store)
+        found = [score_edits(edited, passes, j) for j in range(batches)]
         return {
             name: np.concatenate([one[name][plan.order(j, kind)] for j, one in enumerate(found)])
             for kind, name in NAMES.items()
