@@ -1,0 +1,153 @@
+"""Useful FLOP: the multiply-adds that the method needs on tokens that are no padding, counted from sizes alone.
+
+A multiply-add is two operations. Sums, norms and activations are not counted: products are nearly all of the work. The
+backward pass of a product that stays as it is costs one more product (the gradient of its input), that of an edited one
+two where the weight's own gradient is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from emsedit_jax.edit.hypernet import NetSpec
+from emsedit_jax.edit.shift import ShiftRule
+from emsedit_jax.edit.solve import chooses_dual
+from emsedit_jax.lm import decoder
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import abstract
+from emsedit_jax.types import Batch, Sites
+
+
+class Prompts:
+    """How long the prompts of a pass are, and how many of their positions predict an answer's token."""
+
+    def __init__(self, batches: Iterable[Batch]):
+        lengths: list[int] = []
+        self.answers = self.rows = 0
+        for batch in batches:
+            segments_bt = np.asarray(batch.segments_bt)
+            for row in segments_bt:
+                lengths += np.bincount(row)[1:].tolist()
+            self.answers += int(np.sum(np.asarray(batch.labels_a) >= 0))
+            self.rows += int(np.sum(np.asarray(batch.captured_n)))
+        self.lengths = [length for length in lengths if length]
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return sum(self.lengths)
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs of causal attention in full layers."""
+        return sum(length * (length + 1) // 2 for length in self.lengths)
+
+
+def _maps(config: LMConfig, modules: Sequence[str] | None = None) -> int:
+    """Multiply-adds of a token in one layer's linear maps, or in some of them."""
+    layer = abstract(config)["layers"][0]
+    shapes = {f"{part}.{name}": leaf["w"].shape for part in ("attn", "mlp") for name, leaf in layer[part].items()}
+    return sum(k * v for module, (k, v) in shapes.items() if modules is None or module in modules)
+
+
+def layer(config: LMConfig, prompts: Prompts) -> float:
+    """One layer, forward."""
+    return 2.0 * prompts.tokens * _maps(config) + 4.0 * config.h * config.e * prompts.pairs
+
+
+def head(config: LMConfig, prompts: Prompts) -> float:
+    """Logits of the answers' positions, forward; backward costs as much again."""
+    return 2.0 * prompts.answers * config.d * config.vocabulary
+
+
+def prefix(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    """The layers below the edits."""
+    return decoder.lowest_layer(sites) * layer(config, prompts)
+
+
+def scoring(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    """The layers from the lowest edit on, and the answers' logits."""
+    return (config.num_layers - decoder.lowest_layer(sites)) * layer(config, prompts) + head(config, prompts)
+
+
+def capture(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    """`scoring`, and the way back to the outputs of the lowest sites."""
+    return scoring(config, sites, prompts) + _back(config, sites, prompts)
+
+
+def weight_gradient(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    """`capture`, and the gradients of the sites' weights."""
+    weights = sum(len(group.layers) * group.k * group.v for group in sites)
+    return capture(config, sites, prompts) + 2.0 * prompts.tokens * weights
+
+
+def locality(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    """`weight_gradient`, and the forward pass of the reference."""
+    return weight_gradient(config, sites, prompts) + scoring(config, sites, prompts)
+
+
+def _back(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+    low = decoder.lowest_layer(sites)
+    whole = 2.0 * prompts.tokens * _maps(config) + 8.0 * config.h * config.e * prompts.pairs
+    modules = {module for group in sites for at, module in zip(group.layers, group.modules, strict=True) if at == low}
+    return (config.num_layers - low - 1) * whole + _back_to(config, modules, prompts) + head(config, prompts)
+
+
+def _back_to(config: LMConfig, modules: set[str], prompts: Prompts) -> float:
+    """The way back through the lowest layer, to its sites' outputs."""
+    heads = {"attn.q", "attn.k", "attn.v", "attn.qkv"} & modules
+    passed = {"mlp.down"} if {"mlp.up", "mlp.gate"} & modules else set()
+    if heads or "attn.o" in modules:
+        passed |= set() if config.parallel else {"mlp.up", "mlp.gate", "mlp.down"}
+        passed |= {"attn.o"} if heads else set()
+    attention = 8.0 * config.h * config.e * prompts.pairs if heads else 0.0
+    return 2.0 * prompts.tokens * _maps(config, sorted(passed)) + attention
+
+
+# ---------------------------------------------------------------------------------------------- shift
+
+
+def shift(sites: Sites, rule: ShiftRule, spec: NetSpec, rows: int) -> float:
+    """Network and solve of one edit step, forward."""
+    return sum(
+        len(group.layers) * (_network(group.k + group.v, spec, rows) + _solve(rule, group.k, group.v, rows))
+        for group in sites
+    )
+
+
+def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, rows: int) -> float:
+    """From the weights' gradient to the network's: the solve's adjoint, and twice the network but for its input."""
+    total = 0.0
+    for group in sites:
+        width = group.k + group.v
+        adjoint = 2.0 * rows * group.k * group.v
+        if rule.ridge is not None:
+            m = min(rows, group.k)
+            adjoint += 2.0 * m * m * group.v
+        network = 2 * _network(width, spec, rows) - (2.0 * rows * width * spec.rank if spec.n_blocks else 0.0)
+        total += len(group.layers) * (adjoint + network)
+    return total
+
+
+def _network(width: int, spec: NetSpec, rows: int) -> float:
+    return 4.0 * rows * width * spec.rank * spec.n_blocks
+
+
+def _solve(rule: ShiftRule, k: int, v: int, n: int) -> float:
+    if rule.ridge is None:
+        return 2.0 * n * k * v
+    if chooses_dual(n, k):
+        return dual(n, k, v)
+    return primal(n, k, v)
+
+
+def dual(n: int, k: int, v: int) -> float:
+    """Gram matrix (its half), Cholesky factor, two triangular solves, product with the keys."""
+    return n * n * k + n**3 / 3 + 2.0 * n * n * v + 2.0 * n * k * v
+
+
+def primal(n: int, k: int, v: int) -> float:
+    """Gram matrix (its half), X^T Y, Cholesky factor, two triangular solves."""
+    return n * k * k + 2.0 * n * k * v + k**3 / 3 + 2.0 * k * k * v

@@ -1,0 +1,54 @@
+"""Fair timing: calls are timed in turns, so that a slow minute of the machine strikes all of them alike."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from emsedit_jax.run import resources
+
+Seconds = dict[str, list[float]]  # call -> seconds of each round
+
+
+def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> Seconds:
+    """Seconds of each call in each of `repeats` rounds, after one round that is not counted.
+
+    A call is over when everything that it returns is computed.
+    """
+    found: Seconds = {name: [] for name in calls}
+    for number in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if number:
+                found[name].append(time.perf_counter() - start)
+    return found
+
+
+def median(seconds: Sequence[float]) -> float:
+    """Of the rounds."""
+    return statistics.median(seconds)
+
+
+def ratio(seconds: Seconds, slow: str, fast: str) -> dict[str, float]:
+    """How many times longer one call takes than the other: median and quartiles of the rounds' own ratios."""
+    low, middle, high = np.percentile(np.divide(seconds[slow], seconds[fast]), (25, 50, 75)).tolist()
+    return {"median": round(middle, 3), "lower_quartile": round(low, 3), "upper_quartile": round(high, 3)}
+
+
+def product(size: int = 2048) -> tuple[Callable[[], jax.Array], float]:
+    """(a float32 product of two square matrices, its FLOP): what the machine can do at best."""
+    one, other = jax.random.normal(jax.random.key(0), (2, size, size))
+    multiply = jax.jit(lambda one, other: jax.numpy.matmul(one, other, precision="highest"))
+    return lambda: multiply(one, other), 2.0 * size**3
+
+
+def report(name: str, **found: Any) -> None:
+    """Prints what was found as JSON, with the device and the versions it was found on."""
+    print(json.dumps({"benchmark": name, **resources.describe(), **found}, indent=2))
