@@ -69,7 +69,7 @@ def cell(k: int, n: int, v: int = V) -> dict[str, Any]:
         memory = program.memory_analysis()
         found[name] = {
             "seconds": round(timing.median(seconds[name]), 5),
-            "temp_mb": round(memory.temp_size_in_bytes / 2**20, 1),
+            "temp_mb": None if memory is None else round(memory.temp_size_in_bytes / 2**20, 1),
             "error": float(f"{errors[name]:.1e}"),
         }
     return found | {"direct_over_chosen": timing.ratio(seconds, "direct", chosen)}
