@@ -15,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,20 +26,12 @@ from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.score import score_edits
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import cli
+from emsedit_jax.run import cli, resources
 from emsedit_jax.run.prepare import Prepared, prepare
 from emsedit_jax.types import Deltas
 
 MARKS = (100, 1000, 4000)  # edits
 LOOKED_AT = 10  # batches before a mark
-
-
-def rss_mb() -> float:
-    """Memory that this process holds now, in MB (2^20 bytes)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def scoring_seconds(run: Prepared, deltas: Deltas, batches: int) -> dict[str, float | int]:
@@ -71,7 +62,7 @@ def grow(run: Prepared, marks: Sequence[int] = MARKS) -> list[dict[str, Any]]:
         seconds.append((time.perf_counter() - start) / size)
         if (edits := (j + 1) * size) in marks:
             late = seconds[-LOOKED_AT:] if j >= LOOKED_AT else seconds[1:]
-            mark = {"edits": edits, "seconds_an_edit": round(statistics.median(late), 4), "rss_mb": round(rss_mb(), 1)}
+            mark = {"edits": edits, "seconds_an_edit": round(statistics.median(late), 4), "rss_mb": resources.rss_mb()}
             found.append(mark | {"scoring": scoring_seconds(run, deltas, j + 1)})
             print(mark, file=sys.stderr, flush=True)
     return found

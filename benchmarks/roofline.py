@@ -11,6 +11,7 @@ is the best product of two float32 matrices of 2048 x 2048 in the same process. 
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -136,9 +137,9 @@ def main(argv: Sequence[str]) -> None:
     peak = flop / min(seconds["product"])
     table = {
         name: {
-            "seconds": round(timing.median(seconds[name]), 4),
+            "seconds": round(statistics.median(seconds[name]), 4),
             "useful_gflop": round(phase.flop / 1e9, 2),
-            "share_of_peak": round(phase.flop / (timing.median(seconds[name]) * peak), 3),
+            "share_of_peak": round(phase.flop / (statistics.median(seconds[name]) * peak), 3),
         }
         for name, phase in found.items()
     }

@@ -11,6 +11,7 @@ than a few seconds there is one round. `temp_mb` is what the compiled program ne
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -64,11 +65,11 @@ def cell(k: int, n: int, v: int = V) -> dict[str, Any]:
     errors = {name: float(jnp.max(jnp.abs(one - first["direct"]))) / scale for name, one in first.items()}
     del first
     calls = {name: lambda program=program: program(*given) for name, program in programs.items()}
-    seconds = timing.in_turns(calls, 1 if longest > LONG else REPEATS)
+    seconds = timing.in_turns(calls, 1 if longest > LONG else REPEATS, warm=True)
     for name, program in programs.items():
         memory = program.memory_analysis()
         found[name] = {
-            "seconds": round(timing.median(seconds[name]), 5),
+            "seconds": round(statistics.median(seconds[name]), 5),
             "temp_mb": None if memory is None else round(memory.temp_size_in_bytes / 2**20, 1),
             "error": float(f"{errors[name]:.1e}"),
         }

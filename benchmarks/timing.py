@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,24 +15,19 @@ from emsedit_jax.run import resources
 Seconds = dict[str, list[float]]  # call -> seconds of each round
 
 
-def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> Seconds:
-    """Seconds of each call in each of `repeats` rounds, after one round that is not counted.
+def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False) -> Seconds:
+    """Seconds of each call in each of `repeats` rounds, after one round that is not counted unless they are `warm`.
 
     A call is over when everything that it returns is computed.
     """
     found: Seconds = {name: [] for name in calls}
-    for number in range(repeats + 1):
+    for number in range(1 if warm else 0, repeats + 1):
         for name, call in calls.items():
             start = time.perf_counter()
             jax.block_until_ready(call())
             if number:
                 found[name].append(time.perf_counter() - start)
     return found
-
-
-def median(seconds: Sequence[float]) -> float:
-    """Of the rounds."""
-    return statistics.median(seconds)
 
 
 def ratio(seconds: Seconds, slow: str, fast: str) -> dict[str, float]:

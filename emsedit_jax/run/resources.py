@@ -42,13 +42,25 @@ def cpu_count() -> int:
 
 def peak_rss_mb() -> float:
     """The most memory this process has held so far, in MB (2^20 bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage on Linux also counts what the process that started this one held
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    found = _held_mb("VmHWM")  # getrusage on Linux also counts what the process that started this one held
+    if found is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def rss_mb() -> float | None:
+    """The memory this process holds now, in MB (2^20 bytes); None where the system does not tell."""
+    return _held_mb("VmRSS")
+
+
+def _held_mb(field: str) -> float | None:
+    """A field of Linux's account of this process."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    return None
 
 
 def peak_device_mb() -> float | None:

@@ -35,7 +35,7 @@ def large(dtype) -> dict[str, np.ndarray]:
     return {name: np.ones(shape, dtype) for name, shape in shapes.items()}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counted by Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc, which Linux alone has")
 @pytest.mark.parametrize(("stored", "loaded", "shards"), [("float32", "float32", 1), ("float16", "float32", 3)])
 def test_loading_takes_less_than_the_model_and_one_tensor(tmp_path, stored, loaded, shards):
     write_tokenizer(write(tmp_path / "small", tiny_folder.tensors()))
