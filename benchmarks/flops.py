@@ -19,6 +19,9 @@ from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import abstract
 from emsedit_jax.types import Batch, Sites
 
+BEFORE = ("attn.q", "attn.k", "attn.v", "attn.qkv")  # a layer's maps before its attention, and after it
+AFTER = ("attn.o", "mlp.gate", "mlp.up", "mlp.down")
+
 
 class Prompts:
     """How long the prompts of a pass are, and how many of their positions predict an answer's token."""
@@ -45,16 +48,18 @@ class Prompts:
         return sum(length * (length + 1) // 2 for length in self.lengths)
 
 
-def _maps(config: LMConfig, modules: Sequence[str] | None = None) -> int:
-    """Multiply-adds of a token in one layer's linear maps, or in some of them."""
+def _maps(config: LMConfig, modules: Sequence[str]) -> int:
+    """Multiply-adds of a token in some of a layer's linear maps."""
     layer = abstract(config)["layers"][0]
     shapes = {f"{part}.{name}": leaf["w"].shape for part in ("attn", "mlp") for name, leaf in layer[part].items()}
-    return sum(k * v for module, (k, v) in shapes.items() if modules is None or module in modules)
+    return sum(k * v for module, (k, v) in shapes.items() if module in modules)
 
 
-def layer(config: LMConfig, prompts: Prompts) -> float:
-    """One layer, forward."""
-    return 2.0 * prompts.tokens * _maps(config) + 4.0 * config.h * config.e * prompts.pairs
+def layer(config: LMConfig, prompts: Prompts, rows_after: int | None = None) -> float:
+    """One layer, forward; what comes after its attention on so many rows only, where that is all that is needed."""
+    after = prompts.tokens if rows_after is None else rows_after
+    maps = prompts.tokens * _maps(config, BEFORE) + after * _maps(config, AFTER)
+    return 2.0 * maps + 4.0 * config.h * config.e * prompts.pairs
 
 
 def head(config: LMConfig, prompts: Prompts) -> float:
@@ -68,8 +73,9 @@ def prefix(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
 
 
 def scoring(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
-    """The layers from the lowest edit on, and the answers' logits."""
-    return (config.num_layers - decoder.lowest_layer(sites)) * layer(config, prompts) + head(config, prompts)
+    """The layers from the lowest edit on, the last one's wide maps for the answers only, and the answers' logits."""
+    whole = config.num_layers - decoder.lowest_layer(sites) - 1
+    return whole * layer(config, prompts) + layer(config, prompts, prompts.answers) + head(config, prompts)
 
 
 def capture(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
@@ -79,8 +85,12 @@ def capture(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
 
 def weight_gradient(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
     """`capture`, and the gradients of the sites' weights."""
-    weights = sum(len(group.layers) * group.k * group.v for group in sites)
-    return capture(config, sites, prompts) + 2.0 * prompts.tokens * weights
+    weights = 0
+    for group in sites:
+        for at, module in zip(group.layers, group.modules, strict=True):
+            trimmed = at == config.num_layers - 1 and module in AFTER
+            weights += (prompts.answers if trimmed else prompts.tokens) * group.k * group.v
+    return capture(config, sites, prompts) + 2.0 * weights
 
 
 def locality(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
@@ -89,21 +99,25 @@ def locality(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
 
 
 def _back(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
-    low = decoder.lowest_layer(sites)
-    whole = 2.0 * prompts.tokens * _maps(config) + 8.0 * config.h * config.e * prompts.pairs
+    low, last = decoder.lowest_layer(sites), config.num_layers - 1
     modules = {module for group in sites for at, module in zip(group.layers, group.modules, strict=True) if at == low}
-    return (config.num_layers - low - 1) * whole + _back_to(config, modules, prompts) + head(config, prompts)
+    total = head(config, prompts) + _back_to(config, modules, prompts, prompts.answers if low == last else None)
+    attention = 4.0 * config.h * config.e * prompts.pairs  # its two products have two gradients each
+    for at in range(low + 1, last + 1):
+        total += layer(config, prompts, prompts.answers if at == last else None) + attention
+    return total
 
 
-def _back_to(config: LMConfig, modules: set[str], prompts: Prompts) -> float:
+def _back_to(config: LMConfig, modules: set[str], prompts: Prompts, rows_after: int | None) -> float:
     """The way back through the lowest layer, to its sites' outputs."""
-    heads = {"attn.q", "attn.k", "attn.v", "attn.qkv"} & modules
+    after = prompts.tokens if rows_after is None else rows_after
+    heads = set(BEFORE) & modules
     passed = {"mlp.down"} if {"mlp.up", "mlp.gate"} & modules else set()
     if heads or "attn.o" in modules:
         passed |= set() if config.parallel else {"mlp.up", "mlp.gate", "mlp.down"}
         passed |= {"attn.o"} if heads else set()
     attention = 8.0 * config.h * config.e * prompts.pairs if heads else 0.0
-    return 2.0 * prompts.tokens * _maps(config, sorted(passed)) + attention
+    return 2.0 * after * _maps(config, sorted(passed)) + attention
 
 
 # ---------------------------------------------------------------------------------------------- shift

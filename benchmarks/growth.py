@@ -11,6 +11,7 @@ room for.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import timing
+from benchmarks import command, timing
 from emsedit_jax.edit.capture import prompts
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.measure.edited import Edited
@@ -69,9 +70,9 @@ def grow(run: Prepared, marks: Sequence[int] = MARKS) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str]) -> None:
-    cli.quiet()
-    command = cli.read(argv)
-    run = prepare(command.config, training=False)
+    _, given = command.read(argv, command.parser(__doc__))
+    with contextlib.redirect_stdout(sys.stderr):
+        run = prepare(given.config, training=False)
     timing.report("growth", batch=run.config.dataset.n_edits, marks=grow(run))
 
 

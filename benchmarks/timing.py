@@ -36,9 +36,9 @@ def ratio(seconds: Seconds, slow: str, fast: str) -> dict[str, float]:
     return {"median": round(middle, 3), "lower_quartile": round(low, 3), "upper_quartile": round(high, 3)}
 
 
-def product(size: int = 2048) -> tuple[Callable[[], jax.Array], float]:
-    """(a float32 product of two square matrices, its FLOP): what the machine can do at best."""
-    one, other = jax.random.normal(jax.random.key(0), (2, size, size))
+def product(size: int = 2048, dtype: str = "float32") -> tuple[Callable[[], jax.Array], float]:
+    """(a product of two square matrices, its FLOP): what the machine can do at best."""
+    one, other = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
     multiply = jax.jit(lambda one, other: jax.numpy.matmul(one, other, precision="highest"))
     return lambda: multiply(one, other), 2.0 * size**3
 

@@ -16,11 +16,8 @@ from emsedit_jax.lm.params import Params
 from emsedit_jax.types import Batch, Deltas, Sites, Trace
 
 
-def cross_entropy(
-    config: LMConfig, params: Params, x_btd: Float[Array, "b t d"], batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, " a"]]:
+def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " a"]]:
     """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats."""
-    logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
     used_a = batch.labels_a >= 0
     label_logits_a = jnp.take_along_axis(logits_aV, jnp.where(used_a, batch.labels_a, 0)[:, None], axis=1)[:, 0]
     ce_a = jnp.where(used_a, jax.nn.logsumexp(logits_aV, axis=1) - label_logits_a, 0.0)
@@ -67,10 +64,8 @@ def capture(
     """
 
     def loss_of(probes: Deltas):
-        x_btd, keys = decoder.suffix(
-            config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt, probes, batch.capture_at_n
-        )
-        loss, ce_a = cross_entropy(config, params, x_btd, batch)
+        logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch, probes)
+        loss, ce_a = cross_entropy(logits_aV, batch)
         return loss, (keys, ce_a)
 
     n = batch.capture_at_n.shape[0]

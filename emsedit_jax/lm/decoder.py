@@ -29,7 +29,7 @@ from emsedit_jax.lm.layers import (
     rotate,
 )
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import AnyArray, Deltas, Sites
+from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
 Keys = tuple[Float[Array, "_s _n _k"], ...]
 
@@ -44,10 +44,13 @@ def block(
     taps: dict[str, Tap],
     capture_at_n: Int[AnyArray, " n"] | None,
     cache: tuple[KVCache, Int[Array, ""]] | None,
-) -> tuple[Float[Array, "b t d"], dict[str, Array], KVCache | None]:
+    at_a: Int[AnyArray, " a"] | None = None,
+) -> tuple[Float[Array, "*places d"], dict[str, Array], KVCache | None]:
     """One layer: (hidden states, inputs of the probed maps by module path, the cache with these tokens in it).
 
-    Jitted by itself so that the layers of an unrolled program, which differ in weights only, are traced once.
+    With `at_a` only those rows of the flattened [b * t] go on after attention, as [a d]; the rows of maps that are
+    probed after it would be others, so there must be none. Jitted by itself so that the layers of an unrolled program,
+    which differ in weights only, are traced once.
     """
     inputs: dict[str, Array] = {}
 
@@ -58,8 +61,8 @@ def block(
             inputs[module] = keys_nk
         return y
 
-    def finished(name: str, y_btd: Array) -> Array:
-        return norm(config, layer[name], y_btd) if config.post_norms else y_btd
+    def finished(name: str, y: Array) -> Array:
+        return norm(config, layer[name], y) if config.post_norms else y
 
     y_btd = norm(config, layer["norm_attn"], x_btd)
     q, k, v = _heads(config, layer, apply, y_btd, rope)
@@ -67,12 +70,20 @@ def block(
         old, start = cache
         k = jax.lax.dynamic_update_slice_in_dim(old.k_buge, k, start, axis=1)
         v = jax.lax.dynamic_update_slice_in_dim(old.v_buge, v, start, axis=1)
-    x_btd = x_btd + finished("norm_attn_out", apply("attn.o", attend(config, q, k, v, mask_btu)))
-    y_btd = y_btd if config.parallel else norm(config, layer["norm_mlp"], x_btd)
-    act, up = ACTIVATIONS[config.activation], apply("mlp.up", y_btd)
-    wide = act(apply("mlp.gate", y_btd)) * up if config.gated else act(up)
-    x_btd = x_btd + finished("norm_mlp_out", apply("mlp.down", wide))
-    return x_btd, inputs, None if cache is None else KVCache(k, v)
+    x, y, heads = x_btd, y_btd, attend(config, q, k, v, mask_btu)
+    if at_a is not None:
+        x, y, heads = (_rows(one, at_a) for one in (x, y, heads))
+    x = x + finished("norm_attn_out", apply("attn.o", heads))
+    y = y if config.parallel else norm(config, layer["norm_mlp"], x)
+    act, up = ACTIVATIONS[config.activation], apply("mlp.up", y)
+    wide = act(apply("mlp.gate", y)) * up if config.gated else act(up)
+    x = x + finished("norm_mlp_out", apply("mlp.down", wide))
+    return x, inputs, None if cache is None else KVCache(k, v)
+
+
+def _rows(x_btd: Float[Array, "b t d"], at_a: Int[AnyArray, " a"]) -> Float[Array, "a d"]:
+    """Rows of the flattened [b * t]; zeros for places past its end."""
+    return x_btd.reshape(-1, x_btd.shape[-1]).at[at_a].get(mode="fill", fill_value=0)
 
 
 def _heads(
@@ -166,25 +177,31 @@ def suffix(
     sites: Sites,
     params: Params,
     deltas: Deltas | None,
-    x_btd: Float[Array, "b t d"],
+    prefix_btd: Float[Array, "b t d"],
     positions_bt: Int[AnyArray, "b t"],
     segments_bt: Int[AnyArray, "b t"],
     probes: Deltas | None = None,
     capture_at_n: Int[AnyArray, " n"] | None = None,
-) -> tuple[Float[Array, "b t d"], Keys]:
+    at_a: Int[AnyArray, " a"] | None = None,
+) -> tuple[Float[Array, "*places d"], Keys]:
     """From the prefix's hidden states to the last layer's (before the final norm), with edits in place.
 
-    With probes, also the inputs of every edit site at the captured rows, per site group.
+    With probes, also the inputs of every edit site at the captured rows, per site group. With `at_a` only those rows of
+    the flattened [b * t] come out, as [a d], and the last layer's widest maps run on them alone.
     """
     around = surroundings(config, positions_bt, causal_mask(segments_bt))
     found: dict[tuple[int, str], Array] = {}
+    x, last = prefix_btd, config.num_layers - 1
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
-        x_btd, inputs, _ = block(config, params["layers"][number], x_btd, *around[number], taps, capture_at_n, None)
+        rows = at_a if number == last and (probes is None or not taps) else None
+        x, inputs, _ = block(config, params["layers"][number], x, *around[number], taps, capture_at_n, None, rows)
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
+    if at_a is not None and x.ndim == prefix_btd.ndim:
+        x = _rows(x, at_a)
     if probes is None:
-        return x_btd, ()
-    return x_btd, tuple(jnp.stack([found[place] for place in zip(g.layers, g.modules, strict=True)]) for g in sites)
+        return x, ()
+    return x, tuple(jnp.stack([found[place] for place in zip(g.layers, g.modules, strict=True)]) for g in sites)
 
 
 def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Float[Array, "*rows V"]:
@@ -197,9 +214,16 @@ def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Floa
     return cap(scores, config.logit_cap)
 
 
-def logits_at(
-    config: LMConfig, params: Params, x_btd: Float[Array, "b t d"], at_a: Int[AnyArray, " a"]
-) -> Float[Array, "a V"]:
-    """Logits at chosen rows of the flattened [b * t] only: b x t x vocabulary is never built."""
-    x_ad = x_btd.reshape(-1, x_btd.shape[-1]).at[at_a].get(mode="fill", fill_value=0)
-    return logits(config, params, x_ad)
+def answer_logits(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas | None,
+    prefix_btd: Float[Array, "b t d"],
+    batch: Batch,
+    probes: Deltas | None = None,
+) -> tuple[Float[Array, "a V"], Keys]:
+    """Logits of the edited model at the batch's answer rows only (b x t x vocabulary is never built), and its keys."""
+    where = batch.positions_bt, batch.segments_bt, probes, batch.capture_at_n, batch.answer_at_a
+    x_ad, keys = suffix(config, sites, params, deltas, prefix_btd, *where)
+    return logits(config, params, x_ad), keys

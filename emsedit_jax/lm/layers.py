@@ -41,25 +41,24 @@ class KVCache(NamedTuple):
 
 
 def linear(
-    weights: dict, x_btk: Float[Array, "b t k"], tap: Tap | None, capture_at_n: Int[AnyArray, " n"] | None
-) -> tuple[Float[Array, "b t v"], Float[Array, "n k"] | None]:
-    """`x (W + delta) + b`, and the inputs at the captured rows where the tap has a probe."""
+    weights: dict, x: Float[Array, "*rows k"], tap: Tap | None, capture_at_n: Int[AnyArray, " n"] | None
+) -> tuple[Float[Array, "*rows v"], Float[Array, "n k"] | None]:
+    """`x (W + delta) + b`, and the inputs at the captured of all rows where the tap has a probe."""
     w_kv = weights["w"]
     if tap is None or tap.delta_kv is None:
-        y_btv = x_btk @ w_kv
+        y = x @ w_kv
     elif w_kv.dtype == jnp.float32:
-        y_btv = x_btk @ (w_kv + tap.delta_kv)
+        y = x @ (w_kv + tap.delta_kv)
     else:  # a float32 edit of a bf16 weight stays apart, so that rounding cannot swallow it
-        change_btv = jnp.matmul(x_btk.astype(jnp.float32), tap.delta_kv, precision="highest")
-        y_btv = (jnp.matmul(x_btk, w_kv, preferred_element_type=jnp.float32) + change_btv).astype(x_btk.dtype)
+        change = jnp.matmul(x.astype(jnp.float32), tap.delta_kv, precision="highest")
+        y = (jnp.matmul(x, w_kv, preferred_element_type=jnp.float32) + change).astype(x.dtype)
     if "b" in weights:
-        y_btv = y_btv + weights["b"]
+        y = y + weights["b"]
     if tap is None or tap.probe_nv is None:
-        return y_btv, None
-    b, t, v = y_btv.shape
-    y_mv = y_btv.reshape(b * t, v).at[capture_at_n].add(tap.probe_nv.astype(y_btv.dtype), mode="drop")
-    keys_nk = x_btk.reshape(b * t, -1).at[capture_at_n].get(mode="fill", fill_value=0)
-    return y_mv.reshape(b, t, v), keys_nk.astype(jnp.float32)
+        return y, None
+    y_mv = y.reshape(-1, y.shape[-1]).at[capture_at_n].add(tap.probe_nv.astype(y.dtype), mode="drop")
+    keys_nk = x.reshape(-1, x.shape[-1]).at[capture_at_n].get(mode="fill", fill_value=0)
+    return y_mv.reshape(y.shape), keys_nk.astype(jnp.float32)
 
 
 def norm(config: LMConfig, weights: dict, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:

@@ -70,8 +70,7 @@ def _sums(batch: Batch, values_a: Array | np.ndarray) -> Float[np.ndarray, " pro
 def _logprobs(
     config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Array, batch: Batch
 ) -> Float[Array, "a V"]:
-    x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
-    return jax.nn.log_softmax(decoder.logits_at(config, params, x_btd, batch.answer_at_a), axis=-1)
+    return jax.nn.log_softmax(decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)[0], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

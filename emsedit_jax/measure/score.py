@@ -29,8 +29,7 @@ def score_batch(
 
     Batches without `versus_a` are another tree, hence another program: what is not compared costs nothing.
     """
-    x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
-    logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
+    logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
     likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
     if batch.versus_a is None:
         return likeliest_a

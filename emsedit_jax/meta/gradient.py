@@ -107,8 +107,8 @@ def add_equiv(
     """(weighted cross-entropy, each row's own, gradient with this pass's in it)."""
 
     def loss_of(deltas: Deltas):
-        x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
-        loss, ce_a = cross_entropy(config, params, x_btd, batch)
+        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
+        loss, ce_a = cross_entropy(logits_aV, batch)
         return weight * loss, ce_a
 
     (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
@@ -130,8 +130,8 @@ def add_locality(
     """(weighted KL(before || after) over answer rows, each row's own, gradient with this pass's in it)."""
 
     def log_probs(deltas: Deltas) -> Array:
-        x_btd, _ = decoder.suffix(config, sites, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
-        return jax.nn.log_softmax(decoder.logits_at(config, params, x_btd, batch.answer_at_a), axis=-1)
+        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
+        return jax.nn.log_softmax(logits_aV, axis=-1)
 
     reference_aV = jax.lax.stop_gradient(log_probs(before))
 

@@ -49,8 +49,13 @@ class Prepared(NamedTuple):
         return Edited(self.lm.config, self.editor.sites, self.lm.params, deltas, self.prefixes)
 
 
-def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prepared:
+def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM | None = None) -> Prepared:
     """Reads what is cheap to check first, so that a mistake in the data is told before the model is loaded.
+
+    Args:
+      config: checked.
+      training: whether networks are to be trained, if the method has any.
+      lm: the model, where it is loaded already; None: the one that the config names.
 
     Raises InputError for whatever is wrong with the data, the model's folder or the edit sites.
     """
@@ -63,15 +68,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     found = facts.read(config, roles)
     a_trajectory, learning = _checked(config, method, found)
 
-    started = time.monotonic()
-    lm = model.load_lm(
-        config.model.name_or_path,
-        config.model.dtype,
-        accept_terms=config.model.accept_terms,
-        progress=lambda words: say("model", words),
-    )
-    lm_line = f"{config.model.name_or_path}: {params.count(lm.config) / 1e6:,.0f} M parameters, {lm.config.dtype}"
-    say("model", f"{lm_line}, loaded in {time.monotonic() - started:.1f} s")
+    lm = lm or _load(config.model)
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
 
     if config.dataset.on_bad_row == "skip":
@@ -101,6 +98,19 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True) -> Prep
     return Prepared(
         config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes, skipped, conflicts
     )
+
+
+def _load(config: ml_collections.ConfigDict) -> LM:
+    started = time.monotonic()
+    lm = model.load_lm(
+        config.name_or_path,
+        config.dtype,
+        accept_terms=config.accept_terms,
+        progress=lambda words: say("model", words),
+    )
+    about = f"{config.name_or_path}: {params.count(lm.config) / 1e6:,.0f} M parameters, {lm.config.dtype}"
+    say("model", f"{about}, loaded in {time.monotonic() - started:.1f} s")
+    return lm
 
 
 def _checked(config: ml_collections.ConfigDict, method: methods.Method, found: Found) -> tuple[int, Learning | None]:

@@ -35,7 +35,7 @@ def loss_gradient(config, sites, params, deltas, batch):
         where = (batch.positions_bt, batch.segments_bt)
         x_btd = decoder.prefix(config, params, decoder.lowest_layer(sites), batch.tokens_bt, *where)
         x_btd, _ = decoder.suffix(config, sites, params, deltas, x_btd, *where)
-        logits_aV = decoder.logits_at(config, params, x_btd, batch.answer_at_a)
+        logits_aV = decoder.logits(config, params, x_btd.reshape(-1, config.d)[batch.answer_at_a])
         log_p_aV = jax.nn.log_softmax(logits_aV, axis=-1)
         picked_a = log_p_aV[jax.numpy.arange(len(batch.labels_a)), batch.labels_a]
         return -jax.numpy.sum(picked_a * batch.weights_a), -picked_a

@@ -98,8 +98,7 @@ def test_no_edit_is_the_unedited_model(params, prompts):
 
     @jax.jit
     def logits(deltas):
-        x_btd, _ = decoder.suffix(CONFIG, SITES, params, deltas, prefix_btd, batch.positions_bt, batch.segments_bt)
-        return decoder.logits_at(CONFIG, params, x_btd, batch.answer_at_a)
+        return decoder.answer_logits(CONFIG, SITES, params, deltas, prefix_btd, batch)[0]
 
     plain = logits(None)
     np.testing.assert_array_equal(logits(step.no_edit(SITES)), plain)
