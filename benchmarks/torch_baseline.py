@@ -67,13 +67,14 @@ class Ours:
         assert run.train_plan is not None
         assert run.learning is not None
         self.run, self.state, self.editor, self.learning = run, state, run.editor, run.learning
+        self.plan = run.train_plan
         self.none = no_edit(run.editor.sites)
         self.whole = run.lm.config, run.editor.sites, run.lm.params
         self.score_plan = run.score_plan
 
     def prompts(self, kind: str) -> capturing.Prompts:
         """Packed, with the hidden states below the edits."""
-        return capturing.prompts(*self.whole, self.run.train_plan.batches(0, kind))
+        return capturing.prompts(*self.whole, self.plan.batches(0, kind))
 
     def capture(self):
         """At first sight: layers below included."""
@@ -269,7 +270,7 @@ def compared(run: Prepared) -> dict[str, Any]:
     return {"differences": apart, "phases": table}
 
 
-def alone(run: Prepared, side: str) -> dict[str, float]:
+def alone(run: Prepared, side: str) -> dict[str, int]:
     """Peak memory of this process after a training batch and its scoring on one side, in MB."""
     state = started(run)
     one = (Ours if side == "ours" else Theirs)(run, state)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ class Way:
                 pieces = (one.split(INNER_ROWS) for one in (shifted.normed[name], keys, toward))
                 for normed, key, wanted in zip(*pieces, strict=True):
                     _differences(theta, s, group.k, normed, key).backward(wanted)
-        found = [{path: one.grad for path, one in theta.items()} for theta in self.thetas[i]]
+        found = [{path: cast(torch.Tensor, one.grad) for path, one in theta.items()} for theta in self.thetas[i]]
         for theta in self.thetas[i]:
             for one in theta.values():
                 one.grad = None
