@@ -24,28 +24,26 @@ AFTER = ("attn.o", "mlp.gate", "mlp.up", "mlp.down")
 
 
 class Prompts:
-    """How long the prompts of a pass are, and how many of their positions predict an answer's token."""
+    """How long the prompts of a pass are, and how many of their last positions predict an answer's token."""
 
     def __init__(self, batches: Iterable[Batch]):
         lengths: list[int] = []
-        self.answers = self.rows = 0
+        answers: list[int] = []
+        self.rows = 0  # captured
         for batch in batches:
             segments_bt = np.asarray(batch.segments_bt)
-            for row in segments_bt:
-                lengths += np.bincount(row)[1:].tolist()
-            self.answers += int(np.sum(np.asarray(batch.labels_a) >= 0))
+            predicts_bt = np.zeros(segments_bt.size, bool)
+            predicts_bt[np.asarray(batch.answer_at_a)[np.asarray(batch.labels_a) >= 0]] = True
+            for row, predicts in zip(segments_bt, predicts_bt.reshape(segments_bt.shape), strict=True):
+                width = int(row.max(initial=0)) + 1
+                lengths += np.bincount(row, minlength=width)[1:].tolist()
+                answers += np.bincount(row[predicts], minlength=width)[1:].tolist()
             self.rows += int(np.sum(np.asarray(batch.captured_n)))
-        self.lengths = [length for length in lengths if length]
-
-    @property
-    def tokens(self) -> int:
-        """All tokens."""
-        return sum(self.lengths)
-
-    @property
-    def pairs(self) -> int:
-        """(query, key) pairs of causal attention in full layers."""
-        return sum(length * (length + 1) // 2 for length in self.lengths)
+        self.tokens, self.answers = sum(lengths), sum(answers)
+        every = [length * (length + 1) // 2 for length in lengths]
+        before = [(length - count) * (length - count + 1) // 2 for length, count in zip(lengths, answers, strict=True)]
+        self.pairs = sum(every)  # (query, key) of causal attention in full layers
+        self.answer_pairs = self.pairs - sum(before)  # those whose query is at an answer's position
 
 
 def _maps(config: LMConfig, modules: Sequence[str]) -> int:
@@ -79,18 +77,20 @@ def scoring(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
 
 
 def capture(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
-    """`scoring`, and the way back to the outputs of the lowest sites."""
-    return scoring(config, sites, prompts) + _back(config, sites, prompts)
+    """`scoring`, and the way back to the outputs of the lowest sites, through the answers' positions: none is later."""
+    back = _back(config, sites, prompts, prompts.answers, prompts.answer_pairs)
+    return scoring(config, sites, prompts) + back
 
 
 def weight_gradient(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
-    """`capture`, and the gradients of the sites' weights."""
+    """`scoring`, the way back through all positions, and the gradients of the sites' weights."""
     weights = 0
     for group in sites:
         for at, module in zip(group.layers, group.modules, strict=True):
             trimmed = at == config.num_layers - 1 and module in AFTER
             weights += (prompts.answers if trimmed else prompts.tokens) * group.k * group.v
-    return capture(config, sites, prompts) + 2.0 * weights
+    back = _back(config, sites, prompts, prompts.tokens, prompts.pairs)
+    return scoring(config, sites, prompts) + back + 2.0 * weights
 
 
 def locality(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
@@ -98,26 +98,22 @@ def locality(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
     return weight_gradient(config, sites, prompts) + scoring(config, sites, prompts)
 
 
-def _back(config: LMConfig, sites: Sites, prompts: Prompts) -> float:
+def _back(config: LMConfig, sites: Sites, prompts: Prompts, rows: int, pairs: int) -> float:
+    """From the loss to the outputs of the lowest sites, through so many rows and pairs of attention."""
     low, last = decoder.lowest_layer(sites), config.num_layers - 1
-    modules = {module for group in sites for at, module in zip(group.layers, group.modules, strict=True) if at == low}
-    total = head(config, prompts) + _back_to(config, modules, prompts, prompts.answers if low == last else None)
-    attention = 4.0 * config.h * config.e * prompts.pairs  # its two products have two gradients each
+    total = head(config, prompts)
+    attention = 8.0 * config.h * config.e * pairs  # its two products have two gradients each
     for at in range(low + 1, last + 1):
-        total += layer(config, prompts, prompts.answers if at == last else None) + attention
-    return total
-
-
-def _back_to(config: LMConfig, modules: set[str], prompts: Prompts, rows_after: int | None) -> float:
-    """The way back through the lowest layer, to its sites' outputs."""
-    after = prompts.tokens if rows_after is None else rows_after
-    heads = set(BEFORE) & modules
+        after = prompts.answers if at == last else rows
+        total += 2.0 * (rows * _maps(config, BEFORE) + after * _maps(config, AFTER)) + attention
+    modules = {module for group in sites for at, module in zip(group.layers, group.modules, strict=True) if at == low}
     passed = {"mlp.down"} if {"mlp.up", "mlp.gate"} & modules else set()
+    heads = set(BEFORE) & modules
     if heads or "attn.o" in modules:
         passed |= set() if config.parallel else {"mlp.up", "mlp.gate", "mlp.down"}
         passed |= {"attn.o"} if heads else set()
-    attention = 8.0 * config.h * config.e * prompts.pairs if heads else 0.0
-    return 2.0 * after * _maps(config, sorted(passed)) + attention
+    total += attention if heads else 0.0
+    return total + 2.0 * (prompts.answers if low == last else rows) * _maps(config, sorted(passed))
 
 
 # ---------------------------------------------------------------------------------------------- shift

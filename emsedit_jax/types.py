@@ -6,7 +6,7 @@ Letters, in every shape suffix, comment and einsum of the package (`keys_snk` ha
     h  query heads              g  key/value heads        e  head width        l  layers
     s  edit sites of one shape  n  captured token rows    a  answer token rows
     k  key width (site input)   v  value width (site output)                   r  hypernetwork rank
-    i  edit step
+    i  edit step              p  other token rows     m  all token rows, those of p, then those of a
 
 "METHODS section 3" in a docstring is a section of `docs/METHODS.md`.
 """
@@ -90,6 +90,7 @@ class Batch:
     tokens_bt: Int[AnyArray, "b t"]  # 0 where unused
     positions_bt: Int[AnyArray, "b t"]  # position inside the prompt, from 0
     segments_bt: Int[AnyArray, "b t"]  # 1, 2, ... inside a row; 0 where unused
+    prompt_at_p: Int[AnyArray, " p"]  # index into the flattened [b * t] of all other tokens; b * t where unused
     answer_at_a: Int[AnyArray, " a"]  # index into the flattened [b * t]; b * t where unused
     labels_a: Int[AnyArray, " a"]  # the token to be predicted there; NO_LABEL where unused
     weights_a: Float[AnyArray, " a"]  # 1 / (answer rows of the prompt's micro-batch), METHODS section 1; 0 unused
@@ -98,6 +99,7 @@ class Batch:
     captured_n: Bool[AnyArray, " n"]  # False where unused
     # the token that each label has to beat (METHODS section 7), NO_LABEL where that is every other; None: everywhere
     versus_a: Int[AnyArray, " a"] | None = None
+    only_answers: bool = static(default=False)  # every captured row is an answer row
 
 
 @pytree

@@ -74,7 +74,7 @@ def plan(
     """
     items = {kind: [prompts(lengths, 10 * seed + number) for seed in seeds] for number, kind in enumerate(KINDS)}
     rows = np.arange(len(seeds) * len(lengths), dtype=np.int32).reshape(len(seeds), -1)
-    return EditPlan(rows, dict.fromkeys(KINDS, shape), 2, rule, [[]] * len(seeds), items, pass_tokens)
+    return EditPlan(rows, dict.fromkeys(KINDS, (shape,)), 2, rule, [[]] * len(seeds), items, pass_tokens)
 
 
 def task(seed: int = 0, *args, **kwargs) -> EditTask:

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
-from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, fitting, pack, plan_shapes, sorted_order
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask
@@ -29,7 +29,7 @@ class EditPlan:
     """
 
     rows: Int[np.ndarray, "num_batches n_edits"]  # which records, in the order drawn
-    shapes: Mapping[str, PackShape]  # kind -> shape
+    shapes: Mapping[str, Sequence[PackShape]]  # kind -> shapes, smaller ones first; the last is large enough for all
     batch_size: int  # prompts of a micro-batch
     token: str  # token rule
     drawn: Sequence[Sequence[EditRecord]]  # [num_batches][n_edits]
@@ -47,9 +47,12 @@ class EditPlan:
         """The passes over one kind of the j-th batch's prompts, packed; none where it has no such prompts."""
         items = self.items[kind][j]
         return tuple(
-            _owned(pack([items[m] for m in places], self.batch_size, self.token, self.shapes[kind]), places)
+            _owned(self._pack(kind, [items[m] for m in places]), places)
             for places in cut_passes(items, self.batch_size, self.pass_tokens)
         )
+
+    def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
+        return pack(items, self.batch_size, self.token, fitting(self.shapes[kind], items, self.token))
 
     def part(self, start: int, stop: int) -> EditPlan:
         """Only the batches from `start` to `stop` (excluded), in the same shapes."""
@@ -122,7 +125,7 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     rules = {plan.token for plan in plans}
     if len(rules) != 1:
         raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
-    shapes = {kind: plan_shape([one for plan in plans for one in _passes(plan, kind)], *rules) for kind in KINDS}
+    shapes = {kind: plan_shapes([one for plan in plans for one in _passes(plan, kind)], *rules) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
 
 

@@ -18,6 +18,8 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.types import NO_LABEL, Batch
 
 _LANES = 8  # t, a and n are multiples of this: few shapes, and whole vector registers
+MOST_WASTE = 0.15  # padding of all rows that linear maps run on, from which two shapes are better than one
+FEW = 8  # passes for which another shape's programs are not worth compiling
 _WIDEST = 128  # wider rows are only taken for a longer prompt: attention is quadratic in t
 
 
@@ -28,6 +30,7 @@ class PackShape(NamedTuple):
     t: int  # tokens of a row
     a: int  # answer rows
     n: int  # captured rows
+    p: int | None = None  # tokens that are no answer rows; None: room for b * t
 
 
 class Places(NamedTuple):
@@ -97,6 +100,7 @@ def pack(
 
     base = places.row * shape.t + places.column  # of each prompt, in the flattened [b * t]
     answers = [at + np.arange(item.answer_start, len(item.tokens)) for at, item in zip(base, ranked, strict=True)]
+    others = [at + np.arange(item.answer_start) for at, item in zip(base, ranked, strict=True)]
     captured = [at + captured_positions(item, token_rule) for at, item in zip(base, ranked, strict=True)]
     counts = [len(item.labels) for item in ranked]
     nowhere = shape.b * shape.t
@@ -104,6 +108,7 @@ def pack(
         tokens_bt=tokens_bt,
         positions_bt=positions_bt,
         segments_bt=segments_bt,
+        prompt_at_p=_filled("p", others, nowhere if shape.p is None else shape.p, nowhere, np.int32),
         answer_at_a=_filled("a", answers, shape.a, nowhere, np.int32),
         labels_a=_filled("a", [item.labels for item in ranked], shape.a, NO_LABEL, np.int32),
         weights_a=_filled("a", [np.repeat(_row_weights(counts, micro_batch_size), counts)], shape.a, 0, np.float32),
@@ -111,6 +116,7 @@ def pack(
         capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
         captured_n=np.arange(shape.n) < sum(map(len, captured)),
         versus_a=_filled("a", [_versus(item) for item in ranked], shape.a, NO_LABEL, np.int32) if compare else None,
+        only_answers=token_rule.startswith("ans"),
     )
 
 
@@ -141,31 +147,101 @@ def _filled(letter: str, parts: Sequence, size: int, fill: int, dtype: type) -> 
 
 
 def waste(batch: Batch) -> float:
-    """The share of `[b, t]` that is padding."""
-    return float(np.mean(np.asarray(batch.segments_bt) == 0))
+    """The share of the rows that linear maps run on which is padding."""
+    used = np.count_nonzero(np.asarray(batch.segments_bt))
+    return 1 - used / (batch.prompt_at_p.shape[0] + batch.answer_at_a.shape[0])
 
 
 def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
     """One shape that every batch of a kind fits, so that its programs compile once.
 
-    t is a multiple of 8, at least the longest prompt and at most 128 (or the longest prompt), such that b * t is
-    least; the smallest of equals.
+    t is a multiple of 8, at least the longest prompt and at most 128 (or the longest prompt). Linear maps run on
+    p + a rows, which b and t leave alone; they are chosen for attention, b * t * t, and what is done at every place.
 
     Raises: InputError for an unknown token rule.
     """
     check_token_rule(token_rule)
     lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
     narrowest = _up(max((row[0] for row in lengths if row), default=1))
-    best = (math.inf, 0, 0)  # b * t, t, b
+    best = (math.inf, 0, 0)  # cost, t, b
     for t in range(narrowest, max(narrowest, _WIDEST) + 1, _LANES):
         at_least = max((-(-sum(row) // t) for row in lengths), default=1)
-        if at_least * t < best[0]:  # otherwise even a perfect fit would not be better
+        if at_least * _cost(t) < best[0]:  # otherwise even a perfect fit would not be better
             b = max([1, *(first_fit(row, t).rows for row in lengths)])
-            best = min(best, (b * t, t, b))
+            best = min(best, (b * _cost(t), t, b))
     _, t, b = best
     a = max((sum(len(item.labels) for item in items) for items in batches), default=0)
+    p = max((sum(item.answer_start for item in items) for items in batches), default=0)
     n = max((sum(len(captured_positions(item, token_rule)) for item in items) for items in batches), default=0)
-    return PackShape(b, t, _up(a), _up(n))
+    return PackShape(b, t, _up(a), _up(n), _up(p))
+
+
+def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tuple[PackShape, ...]:
+    """One shape that every batch fits, or where that would be too much padding, a smaller one before it.
+
+    Raises: InputError for an unknown token rule.
+    """
+    whole = plan_shape(batches, token_rule)
+    sizes = [(sum(item.answer_start for item in items), sum(len(item.labels) for item in items)) for items in batches]
+    order = sorted(range(len(batches)), key=lambda m: sum(sizes[m]))
+    total, count = sum(map(sum, sizes)), len(batches)
+    least = count * ((whole.p or 0) + whole.a)  # rows run in all
+    if count < FEW or 1 - total / max(least, 1) <= MOST_WASTE:
+        return (whole,)
+    p = a = split = 0
+    for place, m in enumerate(order[:-1]):
+        p, a = max(p, sizes[m][0]), max(a, sizes[m][1])
+        rows = (place + 1) * (_up(p) + _up(a)) + (count - place - 1) * ((whole.p or 0) + whole.a)
+        if rows < least:
+            least, split = rows, place + 1
+    return (plan_shape([batches[m] for m in order[:split]], token_rule), whole) if split else (whole,)
+
+
+def fitting(shapes: Sequence[PackShape], items: Sequence[TokenItem], token_rule: str) -> PackShape:
+    """The first of the shapes that the prompts fit, or the last."""
+    needed = plan_shape([items], token_rule)
+    for shape in shapes[:-1]:
+        room = shape.p is None or (needed.p or 0) <= shape.p
+        if room and needed.a <= shape.a and needed.n <= shape.n and _fits(items, shape):
+            return shape
+    return shapes[-1]
+
+
+def _fits(items: Sequence[TokenItem], shape: PackShape) -> bool:
+    lengths = sorted((len(item.tokens) for item in items), reverse=True)
+    return max(lengths, default=0) <= shape.t and first_fit(lengths, shape.t).rows <= shape.b
+
+
+def cut_evenly(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Places of the prompts of each pass, in order: as few passes of at most `max_tokens` as there can be, all alike.
+
+    A longer prompt is a pass of its own.
+    """
+    count = len(_filled_up(lengths, max_tokens))
+    low, high = max(lengths, default=0), max_tokens
+    if low > high:
+        return _filled_up(lengths, max_tokens)
+    while low < high:  # the least that does with as many passes
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_filled_up(lengths, middle)) <= count else (middle + 1, high)
+    return _filled_up(lengths, low)
+
+
+def _filled_up(lengths: Sequence[int], most: int) -> list[list[int]]:
+    passes: list[list[int]] = []
+    held = most
+    for m, length in enumerate(lengths):
+        if held + length > most:
+            passes.append([])
+            held = 0
+        passes[-1].append(m)
+        held += length
+    return passes
+
+
+def _cost(t: int) -> int:
+    """Of a row of t places: attention's share, and what is done at every place, as of some 64 more it sees."""
+    return t * (t + 64)
 
 
 def _up(size: int) -> int:

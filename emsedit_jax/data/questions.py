@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, pack, plan_shape, sorted_order
 from emsedit_jax.data.tokens import TokenItem, Tokenizer
 from emsedit_jax.types import Batch
 
@@ -34,16 +34,9 @@ class QuestionPlan:
 
 
 def plan_items(items: Sequence[TokenItem], max_tokens: int) -> QuestionPlan:
-    """Cuts prompts, longest first, into passes of one shape and of at most about `max_tokens` tokens."""
-    cuts: list[list[int]] = []
-    held = max_tokens
-    for m in sorted_order(items).tolist():
-        length = len(items[m].tokens)
-        if held + length > max_tokens:
-            cuts.append([])
-            held = 0
-        cuts[-1].append(m)
-        held += length
+    """Cuts prompts, longest first, into even passes of one shape and of at most `max_tokens` tokens."""
+    order = sorted_order(items).tolist()
+    cuts = [[order[m] for m in places] for places in cut_evenly([len(items[m].tokens) for m in order], max_tokens)]
     shape = plan_shape([[items[m] for m in places] for places in cuts], _TOKEN_RULE)
     return QuestionPlan(items, shape, cuts)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from emsedit_jax.data.batching import KINDS, EditPlan
-from emsedit_jax.data.packing import PackShape, pack, plan_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, fitting, pack, plan_shapes, sorted_order
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 
@@ -36,7 +36,7 @@ class ScorePlan:
 
     plan: EditPlan
     items: Items  # the plan's, as `contest` leaves them
-    shape: PackShape
+    shapes: Sequence[PackShape]  # smaller ones first
     cuts: Sequence[Sequence[Sequence[tuple[str, int]]]]  # [batches][passes][prompts]
     compare: bool  # whether any answer has to beat another one: the same for all passes, so one compiled program
 
@@ -45,16 +45,20 @@ class ScorePlan:
         return [Unit(self._pack(j, sources), tuple(sources)) for sources in self.cuts[j]]
 
     def _pack(self, j: int, sources: Sequence[tuple[str, int]]) -> Batch:
-        return pack(_chosen(self.items, j, sources), len(sources), _TOKEN_RULE, self.shape, compare=self.compare)
+        items = _chosen(self.items, j, sources)
+        shape = fitting(self.shapes, items, _TOKEN_RULE)
+        return pack(items, len(sources), _TOKEN_RULE, shape, compare=self.compare)
 
 
 def plan_scoring(plan: EditPlan, max_tokens: int) -> ScorePlan:
-    """Cuts each edit batch's prompts into passes of at most about `max_tokens` tokens, all of one shape."""
+    """Cuts each edit batch's prompts into even passes of at most `max_tokens` tokens."""
     items = {kind: [contest(pool, plan.batch_size) for pool in plan.items[kind]] for kind in KINDS}
     cuts = [_cut(items, j, max_tokens) for j in range(len(plan))]
-    shape = plan_shape([_chosen(items, j, sources) for j, passes in enumerate(cuts) for sources in passes], _TOKEN_RULE)
+    shapes = plan_shapes(
+        [_chosen(items, j, sources) for j, passes in enumerate(cuts) for sources in passes], _TOKEN_RULE
+    )
     compare = any(item.versus for pools in items.values() for pool in pools for item in pool)
-    return ScorePlan(plan, items, shape, cuts, compare)
+    return ScorePlan(plan, items, shapes, cuts, compare)
 
 
 def contest(items: Sequence[TokenItem], micro_batch_size: int) -> list[TokenItem]:
@@ -91,13 +95,6 @@ def _chosen(items: Items, j: int, sources: Sequence[tuple[str, int]]) -> list[To
 
 
 def _cut(items: Items, j: int, max_tokens: int) -> list[list[tuple[str, int]]]:
-    passes: list[list[tuple[str, int]]] = [[]]
-    held = 0
-    for kind in KINDS:
-        for place, item in enumerate(items[kind][j]):
-            if passes[-1] and held + len(item.tokens) > max_tokens:
-                passes.append([])
-                held = 0
-            passes[-1].append((kind, place))
-            held += len(item.tokens)
-    return passes
+    sources = [(kind, place) for kind in KINDS for place in range(len(items[kind][j]))]
+    lengths = [len(items[kind][j][place].tokens) for kind, place in sources]
+    return [[sources[m] for m in places] for places in cut_evenly(lengths, max_tokens)]

@@ -25,10 +25,14 @@ def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[A
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Float[Array, "b t d"]:
-    """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits."""
+def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Float[Array, "m d"]:
+    """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits.
+
+    Prompts' rows, then the answers'.
+    """
     stop = decoder.lowest_layer(sites)
-    return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt)
+    layout = decoder.layout_of(batch)
+    return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt, layout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Prompts:
     """Prompts of one kind of an edit batch, in one pass or several, with the hidden states below the edits."""
 
     batches: Sequence[Batch]
-    below: Callable[[int], Float[Array, "b t d"]]  # number of a pass -> its prefix; asked again in every pass
+    below: Callable[[int], Float[Array, "m d"]]  # number of a pass -> its prefix; asked again in every pass
 
-    def passes(self) -> Iterator[tuple[Float[Array, "b t d"], Batch]]:
+    def passes(self) -> Iterator[tuple[Float[Array, "m d"], Batch]]:
         """(prefix, batch) of each pass, one at a time."""
         return ((self.below(number), batch) for number, batch in enumerate(self.batches))
 
@@ -55,7 +59,7 @@ def prompts(config: LMConfig, sites: Sites, params: Params, batches: Sequence[Ba
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def capture(
-    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_md: Float[Array, "m d"], batch: Batch
 ) -> Trace:
     """Keys and value gradients of all sites on the edited model (weights + deltas).
 
@@ -64,7 +68,7 @@ def capture(
     """
 
     def loss_of(probes: Deltas):
-        logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch, probes)
+        logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch, probes)
         loss, ce_a = cross_entropy(logits_aV, batch)
         return loss, (keys, ce_a)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ class StepAux:
     shift: Deltas
     error: tuple[Float[Array, " _s"], ...]  # of the ridge solve (`solve.Solved`), per group
     sums: Sums | None = None  # of a streamed shift
+    pull: Any = None  # the shift's vjp in the network, with what it kept on the way; None where it was not asked for
 
     def without_rows(self) -> StepAux:
         """For those who will not differentiate it."""
@@ -87,6 +89,16 @@ def learn_shift(
     return jax.tree.map(jnp.add, deltas, shift), stats, shift, error
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def teachable_shift(
+    sites: Sites, rule: ShiftRule, spec: NetSpec, deltas: Deltas, theta: Theta, stats: Stats, trace: Trace
+) -> tuple[Deltas, Stats, Deltas, tuple[Array, ...], Any]:
+    """`learn_shift`, and the shift's vjp in the network: pulling back need not run the network forward again."""
+    stats = seen(stats, trace)
+    shift, pull, error = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, stats, trace), theta, has_aux=True)
+    return jax.tree.map(jnp.add, deltas, shift), stats, shift, error, pull
+
+
 add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other))
 
 
@@ -114,18 +126,21 @@ def edit_step(
     stats: Stats,
     prompts: Prompts,
     rows_at_once: int = ROWS_AT_ONCE,
+    teach: bool = False,
 ) -> tuple[Deltas, Stats, StepAux]:
     """Capture on the current weights, update the normaliser, shift, add (METHODS section 5).
 
     Two compiled programs rather than one: every step shares the capture, only the networks differ in shape. With more
     than `rows_at_once` rows the captured ones wait on the host and the shift is summed up chunk by chunk, unless there
-    are fewer of them than a key is wide: a system of the keys' width is never built then.
+    are fewer of them than a key is wide: a system of the keys' width is never built then. `teach`: the network is to be
+    given a gradient.
     """
     captured = (capture(config, sites, params, deltas, *one) for one in prompts.passes())
     if prompts.rows <= max(rows_at_once, *(group.k for group in sites)):
         trace = joined(list(captured))
-        deltas, stats, shift, error = learn_shift(sites, rule, spec, deltas, theta, stats, trace)
-        return deltas, stats, StepAux((trace,), trace.loss, stats, shift, error)
+        given = sites, rule, spec, deltas, theta, stats, trace
+        deltas, stats, shift, error, *pull = (teachable_shift if teach else learn_shift)(*given)
+        return deltas, stats, StepAux((trace,), trace.loss, stats, shift, error, None, *pull)
     waiting, loss = stream.Waiting(sites, min(rows_at_once, stream.CHUNK)), jnp.zeros(())
     for trace in captured:
         stats, loss = see(stats, trace), loss + trace.loss

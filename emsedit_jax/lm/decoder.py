@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layers import (
@@ -32,71 +33,118 @@ from emsedit_jax.lm.params import Params
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
 Keys = tuple[Float[Array, "_s _n _k"], ...]
+Parts = tuple[Float[Array, "_m d"], ...]  # hidden states of all tokens, in one array or cut in several
 
 
-@functools.partial(jax.jit, static_argnums=0)
+class Layout(NamedTuple):
+    """Where tokens in flat rows lie in the [b, t] that attention works on: linear maps then see no padding of rows."""
+
+    place_m: Int[AnyArray, " m"]  # place of each flat row in the flattened [b * t]; past its end where unused
+    row_bt: Int[AnyArray, "b t"]  # the flat row of each place; past the last where unused
+
+    def spread(self, parts: tuple[Float[Array, "_ x"], ...]) -> Float[Array, "b t x"]:
+        """Flat rows to the rectangle; zeros where unused."""
+        return jnp.concatenate(parts).at[self.row_bt].get(mode="fill", fill_value=0)
+
+    def collect(self, y_btx: Shaped[AnyArray, "b t x"]) -> Shaped[Array, "m x"]:
+        """The rectangle's rows as flat ones; zeros where unused."""
+        return jnp.asarray(y_btx).reshape(-1, y_btx.shape[-1]).at[self.place_m].get(mode="fill", fill_value=0)
+
+
+def _cut(rows_mx: Array, like: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Flat rows in parts of those sizes."""
+    return tuple(jnp.split(rows_mx, np.cumsum([part.shape[0] for part in like])[:-1]))
+
+
+def layout_of(batch: Batch) -> Layout:
+    """Prompts' rows first, then the answers'."""
+    places = batch.tokens_bt.size
+    place_m = jnp.concatenate([batch.prompt_at_p, batch.answer_at_a])
+    row_of = jnp.full(places, place_m.size, jnp.int32).at[place_m].set(jnp.arange(place_m.size), mode="drop")
+    return Layout(place_m, row_of.reshape(batch.tokens_bt.shape))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 9))
 def block(
     config: LMConfig,
     layer: dict,
-    x_btd: Float[Array, "b t d"],
+    parts: tuple[Float[Array, "*_rows d"], ...],
     mask_btu: Bool[Array, "b t u"],
     rope: Rope | None,
     taps: dict[str, Tap],
-    capture_at_n: Int[AnyArray, " n"] | None,
+    captured: tuple[Int[AnyArray, " n"] | None, ...],
+    layout: Layout | None,
     cache: tuple[KVCache, Int[Array, ""]] | None,
-    at_a: Int[AnyArray, " a"] | None = None,
-) -> tuple[Float[Array, "*places d"], dict[str, Array], KVCache | None]:
+    answers_only: bool = False,
+) -> tuple[tuple[Float[Array, "*_rows d"], ...], dict[str, Array], KVCache | None]:
     """One layer: (hidden states, inputs of the probed maps by module path, the cache with these tokens in it).
 
-    With `at_a` only those rows of the flattened [b * t] go on after attention, as [a d]; the rows of maps that are
-    probed after it would be others, so there must be none. Jitted by itself so that the layers of an unrolled program,
-    which differ in weights only, are traced once.
+    Jitted by itself so that the layers of an unrolled program, which differ in weights only, are traced once.
+
+    Args:
+      parts: all tokens; without a layout one [b, t, d], else flat rows, whose maps run part by part.
+      captured: for each part which of its rows are captured; past its end where not, None where none is.
+      layout: of the flat rows.
+      answers_only: the last part alone goes on after attention; the others serve it by their keys and values.
     """
     inputs: dict[str, Array] = {}
 
-    def apply(module: str, x: Array) -> Array:
+    def apply(module: str, parts: tuple[Array, ...]) -> tuple[Array, ...]:
         part, name = module.split(".")
-        y, keys_nk = linear(layer[part][name], x, taps.get(module), capture_at_n)
-        if keys_nk is not None:
-            inputs[module] = keys_nk
-        return y
+        found = []
+        for x, at_n in zip(parts, captured[len(captured) - len(parts) :], strict=True):
+            y, keys_nk = linear(layer[part][name], x, taps.get(module), at_n)
+            found.append(y)
+            if keys_nk is not None:
+                inputs[module] = inputs[module] + keys_nk if module in inputs else keys_nk
+        return tuple(found)
 
-    def finished(name: str, y: Array) -> Array:
-        return norm(config, layer[name], y) if config.post_norms else y
+    def normed(name: str, parts: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(norm(config, layer[name], x) for x in parts)
 
-    y_btd = norm(config, layer["norm_attn"], x_btd)
-    q, k, v = _heads(config, layer, apply, y_btd, rope)
+    def added(name: str, to: tuple[Array, ...], parts: tuple[Array, ...]) -> tuple[Array, ...]:
+        parts = normed(name, parts) if config.post_norms else parts
+        return tuple(x + y for x, y in zip(to, parts, strict=True))
+
+    y = normed("norm_attn", parts)
+    q, k, v = _heads(config, layer, apply, y, rope, layout)
     if cache is not None:
         old, start = cache
         k = jax.lax.dynamic_update_slice_in_dim(old.k_buge, k, start, axis=1)
         v = jax.lax.dynamic_update_slice_in_dim(old.v_buge, v, start, axis=1)
-    x, y, heads = x_btd, y_btd, attend(config, q, k, v, mask_btu)
-    if at_a is not None:
-        x, y, heads = (_rows(one, at_a) for one in (x, y, heads))
-    x = x + finished("norm_attn_out", apply("attn.o", heads))
-    y = y if config.parallel else norm(config, layer["norm_mlp"], x)
+    heads_bto = attend(config, q, k, v, mask_btu)
+    heads = (heads_bto,) if layout is None else _cut(layout.collect(heads_bto), parts)
+    if answers_only:
+        parts, y, heads = parts[-1:], y[-1:], heads[-1:]
+    parts = added("norm_attn_out", parts, apply("attn.o", heads))
+    y = y if config.parallel else normed("norm_mlp", parts)
     act, up = ACTIVATIONS[config.activation], apply("mlp.up", y)
-    wide = act(apply("mlp.gate", y)) * up if config.gated else act(up)
-    x = x + finished("norm_mlp_out", apply("mlp.down", wide))
-    return x, inputs, None if cache is None else KVCache(k, v)
-
-
-def _rows(x_btd: Float[Array, "b t d"], at_a: Int[AnyArray, " a"]) -> Float[Array, "a d"]:
-    """Rows of the flattened [b * t]; zeros for places past its end."""
-    return x_btd.reshape(-1, x_btd.shape[-1]).at[at_a].get(mode="fill", fill_value=0)
+    gate = apply("mlp.gate", y) if config.gated else ()
+    wide = tuple(act(one) * other for one, other in zip(gate, up, strict=True)) if gate else tuple(map(act, up))
+    parts = added("norm_mlp_out", parts, apply("mlp.down", wide))
+    return parts, inputs, None if cache is None else KVCache(k, v)
 
 
 def _heads(
-    config: LMConfig, layer: dict, apply: Callable[[str, Array], Array], y_btd: Array, rope: Rope | None
+    config: LMConfig,
+    layer: dict,
+    apply: Callable[[str, tuple[Array, ...]], tuple[Array, ...]],
+    y: tuple[Array, ...],
+    rope: Rope | None,
+    layout: Layout | None,
 ) -> tuple[Array, Array, Array]:
     """Queries [b t h e], keys and values [b t g e], normed and turned as the family does."""
-    b, t, _ = y_btd.shape
     h, g, e = config.h, config.g, config.e
+
+    def spread(module: str) -> Array:
+        parts = apply(module, y)
+        return parts[0] if layout is None else layout.spread(parts)
+
     if config.fused_qkv:
-        flat = jnp.split(apply("attn.qkv", y_btd), [h * e, (h + g) * e], axis=-1)
+        flat = jnp.split(spread("attn.qkv"), [h * e, (h + g) * e], axis=-1)
     else:
-        flat = [apply(f"attn.{name}", y_btd) for name in "qkv"]
-    q, k, v = (one.reshape(b, t, heads, e) for one, heads in zip(flat, (h, g, g), strict=True))
+        flat = [spread(f"attn.{name}") for name in "qkv"]
+    q, k, v = (one.reshape(*one.shape[:2], heads, e) for one, heads in zip(flat, (h, g, g), strict=True))
     if config.qk_norm:
         q, k = norm(config, layer["norm_q"], q), norm(config, layer["norm_k"], k)
     if rope is not None:
@@ -137,13 +185,13 @@ def lowest_layer(sites: Sites) -> int:
 
 
 def embed(
-    config: LMConfig, params: Params, tokens_bt: Int[AnyArray, "b t"], positions_bt: Int[AnyArray, "b t"]
-) -> Float[Array, "b t d"]:
+    config: LMConfig, params: Params, tokens: Int[AnyArray, "*rows"], positions: Int[AnyArray, "*rows"]
+) -> Float[Array, "*rows d"]:
     """Token embeddings, scaled, with those of learned positions."""
-    x_btd = params["embed"]["w"][tokens_bt]
+    x = params["embed"]["w"][tokens]
     if config.embed_scale != 1.0:
-        x_btd = x_btd * jnp.asarray(config.embed_scale, x_btd.dtype)
-    return x_btd + params["positions"]["w"][positions_bt] if config.learned_positions else x_btd
+        x = x * jnp.asarray(config.embed_scale, x.dtype)
+    return x + params["positions"]["w"][positions] if config.learned_positions else x
 
 
 def layer_taps(sites: Sites, layer: int, deltas: Deltas | None, probes: Deltas | None) -> dict[str, Tap]:
@@ -163,13 +211,17 @@ def prefix(
     tokens_bt: Int[AnyArray, "b t"],
     positions_bt: Int[AnyArray, "b t"],
     segments_bt: Int[AnyArray, "b t"],
-) -> Float[Array, "b t d"]:
-    """Hidden states after the layers below `stop`, which no edit reaches."""
+    layout: Layout | None = None,
+) -> Float[Array, "*rows d"]:
+    """Hidden states after the layers below `stop`, which no edit reaches: [b t d], or the layout's flat rows."""
     around = surroundings(config, positions_bt, causal_mask(segments_bt))
-    x_btd = embed(config, params, tokens_bt, positions_bt)
+    tokens, positions = tokens_bt, positions_bt
+    if layout is not None:
+        tokens, positions = (layout.collect(one[..., None])[..., 0] for one in (tokens_bt, positions_bt))
+    parts = (embed(config, params, tokens, positions),)
     for layer, (mask, rope) in zip(params["layers"][:stop], around[:stop], strict=True):
-        x_btd, _, _ = block(config, layer, x_btd, mask, rope, {}, None, None)
-    return x_btd
+        parts, _, _ = block(config, layer, parts, mask, rope, {}, (None,), layout, None)
+    return parts[0]
 
 
 def suffix(
@@ -177,31 +229,66 @@ def suffix(
     sites: Sites,
     params: Params,
     deltas: Deltas | None,
-    prefix_btd: Float[Array, "b t d"],
+    x_btd: Float[Array, "b t d"],
     positions_bt: Int[AnyArray, "b t"],
     segments_bt: Int[AnyArray, "b t"],
     probes: Deltas | None = None,
     capture_at_n: Int[AnyArray, " n"] | None = None,
-    at_a: Int[AnyArray, " a"] | None = None,
-) -> tuple[Float[Array, "*places d"], Keys]:
+) -> tuple[Float[Array, "b t d"], Keys]:
     """From the prefix's hidden states to the last layer's (before the final norm), with edits in place.
 
-    With probes, also the inputs of every edit site at the captured rows, per site group. With `at_a` only those rows of
-    the flattened [b * t] come out, as [a d], and the last layer's widest maps run on them alone.
+    With probes, also the inputs of every edit site at the captured rows, per site group.
     """
     around = surroundings(config, positions_bt, causal_mask(segments_bt))
     found: dict[tuple[int, str], Array] = {}
-    x, last = prefix_btd, config.num_layers - 1
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
-        rows = at_a if number == last and (probes is None or not taps) else None
-        x, inputs, _ = block(config, params["layers"][number], x, *around[number], taps, capture_at_n, None, rows)
+        (x_btd,), inputs, _ = block(
+            config, params["layers"][number], (x_btd,), *around[number], taps, (capture_at_n,), None, None
+        )
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
-    if at_a is not None and x.ndim == prefix_btd.ndim:
-        x = _rows(x, at_a)
-    if probes is None:
-        return x, ()
-    return x, tuple(jnp.stack([found[place] for place in zip(g.layers, g.modules, strict=True)]) for g in sites)
+    return x_btd, _by_group(sites, found) if probes is not None else ()
+
+
+def answer_logits(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas | None,
+    prefix_md: Float[Array, "m d"],
+    batch: Batch,
+    probes: Deltas | None = None,
+) -> tuple[Float[Array, "a V"], Keys]:
+    """`suffix`, for the logits of the answers' rows alone: b x t x vocabulary is never built.
+
+    Prompts' rows and answers' rows go through the layers apart. Where only answers' rows are probed, the prompts' ones
+    depend on no probe, so that nothing is pulled back through them; and in the last layer they are needed for their
+    keys and values only.
+    """
+    layout, (p, a) = layout_of(batch), (batch.prompt_at_p.shape[0], batch.answer_at_a.shape[0])
+    around = surroundings(config, batch.positions_bt, causal_mask(batch.segments_bt))
+    parts: Parts = (prefix_md[:p], prefix_md[p:])
+    captured: tuple[Array | None, ...] = (None, None)
+    if probes is not None:
+        row_n = layout.row_bt.reshape(-1).at[batch.capture_at_n].get(mode="fill", fill_value=p + a)
+        inside = None if batch.only_answers else jnp.where(row_n < p, row_n, p)
+        captured = inside, jnp.where(row_n < p, a, row_n - p)
+    apart = probes is None or batch.only_answers
+    found: dict[tuple[int, str], Array] = {}
+    for number in range(lowest_layer(sites), config.num_layers):
+        taps = layer_taps(sites, number, deltas, probes)
+        last = apart and number == config.num_layers - 1
+        parts, inputs, _ = block(
+            config, params["layers"][number], parts, *around[number], taps, captured, layout, None, last
+        )
+        if probes is not None and apart and not last:
+            parts = jax.lax.stop_gradient(parts[0]), parts[1]  # no earlier token sees a later one's probe
+        found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
+    return logits(config, params, parts[-1]), _by_group(sites, found) if probes is not None else ()
+
+
+def _by_group(sites: Sites, found: dict[tuple[int, str], Array]) -> Keys:
+    return tuple(jnp.stack([found[place] for place in zip(g.layers, g.modules, strict=True)]) for g in sites)
 
 
 def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Float[Array, "*rows V"]:
@@ -212,18 +299,3 @@ def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Floa
     if config.head_bias:
         scores = scores + params["head"]["b"].astype(jnp.float32)
     return cap(scores, config.logit_cap)
-
-
-def answer_logits(
-    config: LMConfig,
-    sites: Sites,
-    params: Params,
-    deltas: Deltas | None,
-    prefix_btd: Float[Array, "b t d"],
-    batch: Batch,
-    probes: Deltas | None = None,
-) -> tuple[Float[Array, "a V"], Keys]:
-    """Logits of the edited model at the batch's answer rows only (b x t x vocabulary is never built), and its keys."""
-    where = batch.positions_bt, batch.segments_bt, probes, batch.capture_at_n, batch.answer_at_a
-    x_ad, keys = suffix(config, sites, params, deltas, prefix_btd, *where)
-    return logits(config, params, x_ad), keys

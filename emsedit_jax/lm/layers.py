@@ -54,7 +54,7 @@ def linear(
         y = (jnp.matmul(x, w_kv, preferred_element_type=jnp.float32) + change).astype(x.dtype)
     if "b" in weights:
         y = y + weights["b"]
-    if tap is None or tap.probe_nv is None:
+    if tap is None or tap.probe_nv is None or capture_at_n is None:
         return y, None
     y_mv = y.reshape(-1, y.shape[-1]).at[capture_at_n].add(tap.probe_nv.astype(y.dtype), mode="drop")
     keys_nk = x.reshape(-1, x.shape[-1]).at[capture_at_n].get(mode="fill", fill_value=0)

@@ -39,9 +39,9 @@ def ask(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] =
     found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64))
     for number, (batch, places) in enumerate(plan.units()):
         begun()
-        prefix_btd = model.prefixes.get(("ask", key, number), batch)
+        prefix_md = model.prefixes.get(("ask", key, number), batch)
         labels_a = np.maximum(batch.labels_a, 0)
-        logprob_aw = read_tokens(*model.whole, prefix_btd, batch, labels_a[:, None])
+        logprob_aw = read_tokens(*model.whole, prefix_md, batch, labels_a[:, None])
         found.logprob[list(places)] = _sums(batch, logprob_aw[:, 0])
         found.tokens[list(places)] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
     return found
@@ -52,8 +52,8 @@ def drift(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None]
     found, before = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items))), no_edit(model.sites)
     for number, (batch, places) in enumerate(plan.units()):
         begun()
-        prefix_btd = model.prefixes.get(("ask", key, number), batch)
-        same_a, kl_a = _drift(model.config, model.sites, model.params, before, model.deltas, prefix_btd, batch)
+        prefix_md = model.prefixes.get(("ask", key, number), batch)
+        same_a, kl_a = _drift(model.config, model.sites, model.params, before, model.deltas, prefix_md, batch)
         at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
         found.same[at] = _sums(batch, same_a) / counts
         found.kl[at] = _sums(batch, kl_a) / counts
@@ -68,9 +68,9 @@ def _sums(batch: Batch, values_a: Array | np.ndarray) -> Float[np.ndarray, " pro
 
 
 def _logprobs(
-    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Array, batch: Batch
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_md: Array, batch: Batch
 ) -> Float[Array, "a V"]:
-    return jax.nn.log_softmax(decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)[0], axis=-1)
+    return jax.nn.log_softmax(decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)[0], axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -79,12 +79,12 @@ def read_tokens(
     sites: Sites,
     params: Params,
     deltas: Deltas,
-    prefix_btd: Float[Array, "b t d"],
+    prefix_md: Float[Array, "m d"],
     batch: Batch,
     words_aw: Int[AnyArray, "a w"],
 ) -> Float[Array, "a w"]:
     """Log-probability of each of the tokens at each answer row; anything where unused."""
-    logprob_aV = _logprobs(config, sites, params, deltas, prefix_btd, batch)
+    logprob_aV = _logprobs(config, sites, params, deltas, prefix_md, batch)
     return jnp.take_along_axis(logprob_aV, words_aw, axis=-1)
 
 
@@ -95,10 +95,10 @@ def _drift(
     params: Params,
     before: Deltas,
     after: Deltas,
-    prefix_btd: Float[Array, "b t d"],
+    prefix_md: Float[Array, "m d"],
     batch: Batch,
 ) -> tuple[Bool[Array, " a"], Float[Array, " a"]]:
     """(whether the likeliest token is the same, KL(before || after)) of each answer row; anything where unused."""
-    old_aV, new_aV = (_logprobs(config, sites, params, deltas, prefix_btd, batch) for deltas in (before, after))
+    old_aV, new_aV = (_logprobs(config, sites, params, deltas, prefix_md, batch) for deltas in (before, after))
     kl_a = jnp.sum(jnp.exp(old_aV) * (old_aV - new_aV), axis=-1)
     return jnp.argmax(old_aV, axis=-1) == jnp.argmax(new_aV, axis=-1), jnp.maximum(kl_a, 0.0)

@@ -30,8 +30,8 @@ def likelihoods(model: Edited, plan: CandidatePlan, key: str, begun: Callable[[]
     totals_qw = np.zeros(plan.words_qw.shape)
     for number, (batch, sequence_a, words_aw) in enumerate(plan.units()):
         begun()
-        prefix_btd = model.prefixes.get(("likelihoods", key, number), batch)
-        logprob_aw = read_tokens(*model.whole, prefix_btd, batch, words_aw)
+        prefix_md = model.prefixes.get(("likelihoods", key, number), batch)
+        logprob_aw = read_tokens(*model.whole, prefix_md, batch, words_aw)
         used_a = sequence_a != NONE
         np.add.at(totals_qw, sequence_a[used_a], np.asarray(logprob_aw, np.float64)[used_a])
     logprob = np.full(plan.sequence_cx.shape, np.nan)

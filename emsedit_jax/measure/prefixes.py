@@ -29,21 +29,21 @@ class PrefixStore:
         self._on_host = jax.default_backend() == "cpu"
         self.hits, self.misses = 0, 0
 
-    def get(self, key: Hashable, batch: Batch) -> Float[Array, "b t d"]:
+    def get(self, key: Hashable, batch: Batch) -> Float[Array, "m d"]:
         """The batch's prefix; `key` must name this batch and no other."""
         if key in self._kept:
             self.hits += 1
             self._kept.move_to_end(key)
             return jax.numpy.asarray(self._kept[key])
         self.misses += 1
-        prefix_btd = prefix(self._config, self._sites, self._params, batch)
-        if prefix_btd.nbytes <= self._limit:
-            self._kept[key] = prefix_btd if self._on_host else np.asarray(prefix_btd)
-            self._held += prefix_btd.nbytes
+        prefix_md = prefix(self._config, self._sites, self._params, batch)
+        if prefix_md.nbytes <= self._limit:
+            self._kept[key] = prefix_md if self._on_host else np.asarray(prefix_md)
+            self._held += prefix_md.nbytes
             while self._held > self._limit:
                 _, dropped = self._kept.popitem(last=False)
                 self._held -= dropped.nbytes
-        return prefix_btd
+        return prefix_md
 
     def forget(self, *phases: str) -> None:
         """Gives back the memory of keys that name one of these phases first or second: they are over."""

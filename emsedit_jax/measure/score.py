@@ -23,13 +23,13 @@ Shares = dict[str, np.ndarray]  # ES, GS, LS -> share right of each prompt, in t
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def score_batch(
-    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_btd: Float[Array, "b t d"], batch: Batch
+    config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_md: Float[Array, "m d"], batch: Batch
 ) -> Bool[Array, " a"]:
     """Whether the label of each answer row is the likeliest token, or likelier than `versus_a`; False where unused.
 
     Batches without `versus_a` are another tree, hence another program: what is not compared costs nothing.
     """
-    logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
+    logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
     likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
     if batch.versus_a is None:
         return likeliest_a
@@ -65,8 +65,8 @@ def score_edits(
     found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
     for number, unit in enumerate(plan.units(j)):
         begun()
-        prefix_btd = model.prefixes.get(("score", facts, j, number), unit.batch)
-        shares = per_item(score_batch(*model.whole, prefix_btd, unit.batch), unit.batch)
+        prefix_md = model.prefixes.get(("score", facts, j, number), unit.batch)
+        shares = per_item(score_batch(*model.whole, prefix_md, unit.batch), unit.batch)
         for (kind, place), share in zip(unit.sources, shares, strict=True):
             found[kind].append((place, float(share)))
     return {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}

@@ -73,14 +73,14 @@ def weight_gradient(
     equiv = locality = jnp.zeros(())
     equiv_ce, locality_kl = [], []
     for lesson in lessons:
-        for prefix_btd, batch in lesson.equiv.passes():
-            loss, ce_a, total = add_equiv(config, sites, params, deltas, prefix_btd, batch, lesson.weight, total)
+        for prefix_md, batch in lesson.equiv.passes():
+            loss, ce_a, total = add_equiv(config, sites, params, deltas, prefix_md, batch, lesson.weight, total)
             equiv += loss
             equiv_ce.append(ce_a)
     for lesson in lessons if loc_coef else ():
-        for prefix_btd, batch in lesson.unrel.passes() if lesson.unrel is not None else ():
+        for prefix_md, batch in lesson.unrel.passes() if lesson.unrel is not None else ():
             weight = lesson.weight * loc_coef
-            loss, kl_a, total = add_locality(config, sites, params, before, deltas, prefix_btd, batch, weight, total)
+            loss, kl_a, total = add_locality(config, sites, params, before, deltas, prefix_md, batch, weight, total)
             locality += loss / loc_coef
             locality_kl.append(kl_a)
     return MetaLoss(equiv, locality, drift, tuple(equiv_ce), tuple(locality_kl)), total
@@ -99,7 +99,7 @@ def add_equiv(
     sites: Sites,
     params: Params,
     deltas: Deltas,
-    prefix_btd: Float[Array, "b t d"],
+    prefix_md: Float[Array, "m d"],
     batch: Batch,
     weight: Scalar,
     total: Deltas,
@@ -107,7 +107,7 @@ def add_equiv(
     """(weighted cross-entropy, each row's own, gradient with this pass's in it)."""
 
     def loss_of(deltas: Deltas):
-        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
+        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
         loss, ce_a = cross_entropy(logits_aV, batch)
         return weight * loss, ce_a
 
@@ -122,7 +122,7 @@ def add_locality(
     params: Params,
     before: Deltas,
     deltas: Deltas,
-    prefix_btd: Float[Array, "b t d"],
+    prefix_md: Float[Array, "m d"],
     batch: Batch,
     weight: Scalar,
     total: Deltas,
@@ -130,7 +130,7 @@ def add_locality(
     """(weighted KL(before || after) over answer rows, each row's own, gradient with this pass's in it)."""
 
     def log_probs(deltas: Deltas) -> Array:
-        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_btd, batch)
+        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
         return jax.nn.log_softmax(logits_aV, axis=-1)
 
     reference_aV = jax.lax.stop_gradient(log_probs(before))
@@ -146,6 +146,8 @@ def add_locality(
 
 def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: Deltas) -> Theta:
     """The gradient of one step's network: the vjp of its shift with the weights' gradient as cotangent."""
+    if aux.pull is not None:
+        return _pull(aux.pull, gradient)
     if aux.sums is None:
         return _pull_back(sites, rule, spec, theta, aux.stats, aux.traces[0], gradient)
     return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, gradient)
@@ -156,6 +158,11 @@ def _pull_back(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace, gradient: Deltas
 ) -> Theta:
     _, pull = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, stats, trace)[0], theta)
+    return pull(gradient)[0]
+
+
+@jax.jit
+def _pull(pull: Any, gradient: Deltas) -> Theta:
     return pull(gradient)[0]
 
 

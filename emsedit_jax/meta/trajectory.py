@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -102,7 +103,7 @@ def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaSta
 
 
 def _step(
-    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts, i: int
+    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts, i: int, teach: bool = False
 ) -> tuple[Deltas, MetaState, StepAux]:
     slot = editor.slot(i)
     deltas, stats, aux = edit_step(
@@ -116,6 +117,7 @@ def _step(
         state.stats[slot],
         prompts,
         editor.rows_at_once,
+        teach,
     )
     all_stats = (*state.stats[:slot], stats, *state.stats[slot + 1 :])
     return deltas, MetaState(state.thetas, all_stats, state.opt_state, state.grads), aux
@@ -160,7 +162,7 @@ def train_batch(
     moved: list[Array] = []
     for i in range(editor.iters):
         before = deltas
-        deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
+        deltas, state, aux = _step(editor, params, deltas, state, prompts, i, teach=True)
         steps.append(aux)
         if learning.a_loss_a_step or i == editor.iters - 1:
             loss, gradient = weight_gradient(
@@ -180,8 +182,8 @@ def train_batch(
                 state, by_site, norm = _add(editor, learning, state, taught, steps[taught], gradient)
                 own.append(by_site)
                 norms.append(norm)
-                if steps[taught].sums is not None:
-                    aux = steps[taught] = steps[taught].without_rows()
+                done = steps[taught]  # what only its derivative took is let go
+                aux = steps[taught] = dataclasses.replace(done, pull=None) if done.sums is None else done.without_rows()
         if learning.update_every == "step":
             state, norm = finish(learning, state)
             moved.append(norm)

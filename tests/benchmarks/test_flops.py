@@ -50,16 +50,15 @@ def test_passes_through_the_model(name):
     prompts = flops.Prompts([batch])
     assert (prompts.tokens, prompts.answers, prompts.rows) == (64, 32, 32)
     weights = jax.eval_shape(lambda: params.init(CONFIG))
-    b, t = batch.tokens_bt.shape
-    below_btd = jnp.zeros((b, t, CONFIG.d))
+    below_md = jnp.zeros((batch.prompt_at_p.size + batch.answer_at_a.size, CONFIG.d))
     whole = CONFIG, sites, weights
     deltas = no_edit(sites)
     done = {
         flops.prefix: counted_by_xla(capture.prefix, *whole, batch),
-        flops.scoring: counted_by_xla(score.score_batch, *whole, deltas, below_btd, batch),
-        flops.capture: counted_by_xla(capture.capture, *whole, deltas, below_btd, batch),
-        flops.weight_gradient: counted_by_xla(gradient.add_equiv, *whole, deltas, below_btd, batch, 1.0, deltas),
-        flops.locality: counted_by_xla(gradient.add_locality, *whole, deltas, deltas, below_btd, batch, 1.0, deltas),
+        flops.scoring: counted_by_xla(score.score_batch, *whole, deltas, below_md, batch),
+        flops.capture: counted_by_xla(capture.capture, *whole, deltas, below_md, batch),
+        flops.weight_gradient: counted_by_xla(gradient.add_equiv, *whole, deltas, below_md, batch, 1.0, deltas),
+        flops.locality: counted_by_xla(gradient.add_locality, *whole, deltas, deltas, below_md, batch, 1.0, deltas),
     }
     for count, by_xla in done.items():
         assert count(CONFIG, sites, prompts) == pytest.approx(by_xla, rel=0.08), count.__name__
@@ -96,5 +95,5 @@ def test_padding_is_not_counted():
     items = [TokenItem((1, 2, 3, 4), (5,), 4), TokenItem((1, 2), (3,), 2)]
     shape = plan_shape([items], "ans")._replace(b=4, t=16)
     prompts = flops.Prompts([pack(items, 2, "ans", shape)])
-    assert sorted(prompts.lengths) == [2, 4]
     assert (prompts.tokens, prompts.pairs, prompts.answers, prompts.rows) == (6, 3 + 10, 2, 2)
+    assert prompts.answer_pairs == 2 + 4  # the last position of each sees all of its prompt

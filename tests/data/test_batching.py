@@ -97,7 +97,7 @@ def test_facts_may_have_no_prompts_of_a_kind(plan_of, kind, lacking):
         weights = sum(float(batch.weights_a.sum()) for batch in passes)
         np.testing.assert_allclose(weights, -(-len(owners) // 2))  # each micro-batch of two weighs 1, and none nothing
         for batch in passes:
-            assert batch.tokens_bt.shape == plan.shapes[kind][:2]
+            assert batch.tokens_bt.shape == plan.shapes[kind][-1][:2]
         assert plan.owners(j, "edit").tolist() == [0, 1, 2]
     (shared,) = share_shapes(plan)
     assert shared.shapes == plan.shapes
@@ -110,7 +110,7 @@ def test_facts_may_have_no_prompts_of_a_kind(plan_of, kind, lacking):
 def test_all_batches_of_a_kind_have_one_shape(plan_of):
     plan = plan_of(num_batches=3, seed=1)
     for kind in KINDS:
-        b, t, a, n = plan.shapes[kind]
+        b, t, a, n, _ = plan.shapes[kind][-1]
         for task in plan:
             (batch,) = getattr(task, kind)
             assert batch.tokens_bt.shape == (b, t)

@@ -1,9 +1,23 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsedit_jax.data.packing import PackShape, first_fit, pack, plan_shape, sorted_order, waste
+from emsedit_jax.data.packing import (
+    FEW,
+    MOST_WASTE,
+    PackShape,
+    cut_evenly,
+    first_fit,
+    fitting,
+    pack,
+    plan_shape,
+    plan_shapes,
+    sorted_order,
+    waste,
+)
 from emsedit_jax.data.tokens import TOKEN_RULES, TokenItem, captured_positions
 from emsedit_jax.errors import InputError
 
@@ -66,6 +80,7 @@ def test_a_batch_written_out_by_hand():
     assert batch.segments_bt.tolist() == [[1, 1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 2, 2, 0, 0, 0], [0] * 8]
     # LONG from column 2 of row 0, MIDDLE from column 6, then OTHER in row 1 at column 2 and SHORT at column 4
     assert batch.answer_at_a.tolist() == [2, 3, 4, 6, 7, 10, 12, 24]
+    assert batch.prompt_at_p.tolist() == [0, 1, 5, 8, 9, 11] + [24] * 18
     assert batch.labels_a.tolist() == [7, 8, 9, 12, 13, 17, 3, -100]
     assert batch.item_a.tolist() == [2, 2, 2, 1, 1, 3, 0, -1]
     # micro-batches: LONG and MIDDLE with 5 answer rows, OTHER and SHORT with 2
@@ -73,11 +88,13 @@ def test_a_batch_written_out_by_hand():
     assert batch.capture_at_n.tolist() == [2, 3, 4, 6, 7, 10, 12] + [24] * 9
     assert batch.captured_n.tolist() == [True] * 7 + [False] * 9
     assert batch.versus_a is None
-    kinds = {name: value.dtype.name for name, value in vars(batch).items() if name != "versus_a"}
+    kinds = {name: value.dtype.name for name, value in vars(batch).items() if name not in ("versus_a", "only_answers")}
     assert kinds.pop("weights_a") == "float32"
     assert kinds.pop("captured_n") == "bool"
     assert set(kinds.values()) == {"int32"}
-    assert waste(batch) == 11 / 24
+    assert batch.only_answers
+    assert waste(batch) == 1 - 13 / (24 + 8)
+    assert waste(pack(ITEMS, 2, "ans", PackShape(b=3, t=8, a=8, n=16, p=6))) == 1 - 13 / (6 + 8)
 
 
 def test_what_a_label_is_compared_with_stands_beside_it():
@@ -112,6 +129,7 @@ def test_captured_rows_follow_the_rule_and_answer_rows_do_not(rule, expected):
     batch = pack(ITEMS, 2, rule, PackShape(b=2, t=8, a=8, n=16))
     assert batch.capture_at_n.tolist() == expected + [16] * (16 - len(expected))
     assert batch.captured_n.sum() == len(expected)
+    assert batch.only_answers == rule.startswith("ans")
     assert batch.answer_at_a.tolist() == [2, 3, 4, 6, 7, 10, 12, 16]
 
 
@@ -122,6 +140,7 @@ def test_captured_rows_follow_the_rule_and_answer_rows_do_not(rule, expected):
         (PackShape(1, 8, 8, 8), "4 prompts fill 2 rows of t=8, not 1"),
         (PackShape(2, 8, 6, 8), "7 rows do not fit a=6"),
         (PackShape(2, 8, 8, 6), "7 rows do not fit n=6"),
+        (PackShape(2, 8, 8, 8, 5), "6 rows do not fit p=5"),
     ],
 )
 def test_prompts_that_do_not_fit_the_shape_are_refused(shape, says):
@@ -158,17 +177,17 @@ def prompts(*lengths):
         ([], (1, 8)),
     ],
 )
-def test_the_shape_has_the_least_area_and_then_the_narrowest_rows(batches, expected):
+def test_the_shape_costs_attention_least_and_has_the_narrowest_rows(batches, expected):
     shape = plan_shape(batches, "ans")
     assert (shape.b, shape.t) == expected
 
 
 def test_rows_are_counted_in_eights_over_the_fullest_batch():
     nine = item([1], range(9))
-    assert plan_shape([ITEMS, [nine]], "ans")[2:] == (16, 16)
-    assert plan_shape([ITEMS, [nine]], "ans_interval")[2:] == (16, 8)
-    assert plan_shape([ITEMS, [nine]], "all")[2:] == (16, 16)
-    assert plan_shape([[SHORT]], "ans_interval")[2:] == (8, 8)
+    assert plan_shape([ITEMS, [nine]], "ans")[2:] == (16, 16, 8)
+    assert plan_shape([ITEMS, [nine]], "ans_interval")[2:] == (16, 8, 8)
+    assert plan_shape([ITEMS, [nine]], "all")[2:] == (16, 16, 8)
+    assert plan_shape([[SHORT]], "ans_interval")[2:] == (8, 8, 8)
 
 
 def test_a_batch_without_prompts_is_all_padding():
@@ -211,3 +230,65 @@ def test_unpacking_gives_the_prompts_back(batches, micro_batch_size, rule):
         captured = [one.tokens[position] for one in ranked for position in captured_positions(one, rule)]
         assert batch.tokens_bt.ravel()[batch.capture_at_n[batch.captured_n]].tolist() == captured
         assert len(set(batch.capture_at_n[batch.captured_n].tolist())) == len(captured)
+
+
+def sized(*counts):
+    """Batches of so many prompts of nine tokens, one of them an answer row."""
+    return [prompts(*[9] * count) for count in counts]
+
+
+def test_batches_of_like_size_share_one_shape():
+    batches = sized(*[10, 10, 9] * 4)
+    assert plan_shapes(batches, "ans") == (plan_shape(batches, "ans"),)
+
+
+def test_batches_that_would_be_padded_much_get_a_smaller_shape():
+    batches = sized(*[3, 10, 3, 4, 10] * 2)
+    small, large = plan_shapes(batches, "ans")
+    assert small == plan_shape(sized(3, 3, 4), "ans")
+    assert large == plan_shape(batches, "ans")
+    chosen = [fitting((small, large), items, "ans") for items in batches]
+    assert chosen == [small, large, small, small, large] * 2
+
+
+def test_few_batches_have_one_shape_however_padded():
+    assert len(plan_shapes(sized(*[1] * (FEW - 2), 50), "ans")) == len(plan_shapes([], "ans")) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(items_of_any_length, min_size=2, max_size=FEW + 2), st.sampled_from(TOKEN_RULES))
+def test_whatever_is_packed_fits_its_shape_and_no_two_shapes_pad_more_than_one(batches, rule):
+    shapes = plan_shapes(batches, rule)
+    one = plan_shape(batches, rule)
+    assert shapes[-1] == one
+    packed = [pack(items, 2, rule, fitting(shapes, items, rule)) for items in batches]
+    alone = [waste(pack(items, 2, rule, one)) for items in batches]
+    assert sum(map(waste, packed)) <= sum(alone) + 1e-9
+    if len(shapes) == 1 and len(batches) >= FEW:
+        rows = sum(len(item.tokens) for items in batches for item in items)
+        room = len(batches) * ((one.p or 0) + one.a)
+        assert 1 - rows / room <= MOST_WASTE or all(_as_large(items, one) for items in batches)
+
+
+def _as_large(items, shape):
+    """Whether a shape for these prompts alone would have as many rows for maps."""
+    own = plan_shape([items], "ans")
+    return (own.p or 0) + own.a >= (shape.p or 0) + shape.a
+
+
+def test_passes_are_as_few_as_can_be_and_alike():
+    assert cut_evenly([5] * 12, 32) == [list(range(6)), list(range(6, 12))]
+    assert cut_evenly([5] * 13, 32) == [list(range(5)), list(range(5, 10)), list(range(10, 13))]
+    assert cut_evenly([5, 5], 10) == [[0, 1]]
+    assert cut_evenly([5, 5, 1], 10) == [[0], [1, 2]]
+    assert cut_evenly([1, 30, 1], 8) == [[0], [1], [2]]
+    assert cut_evenly([], 8) == []
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))
+def test_every_prompt_is_in_one_pass_and_only_one_too_long_is_over_the_limit(lengths, most):
+    passes = cut_evenly(lengths, most)
+    assert [m for places in passes for m in places] == list(range(len(lengths)))
+    assert all(sum(lengths[m] for m in places) <= max(most, *lengths) for places in passes)
+    for one, following in itertools.pairwise(passes):
+        assert sum(lengths[m] for m in one) + sum(lengths[m] for m in following) > most

@@ -23,8 +23,8 @@ def params():
 
 
 def trace_of(params, batch, deltas):
-    prefix_btd = capture.prefix(CONFIG, SITES, params, batch)
-    return jax.device_get(capture.capture(CONFIG, SITES, params, deltas, prefix_btd, batch))
+    prefix_md = capture.prefix(CONFIG, SITES, params, batch)
+    return jax.device_get(capture.capture(CONFIG, SITES, params, deltas, prefix_md, batch))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -79,9 +79,9 @@ def test_each_step_has_statistics_of_its_own_rows(edited):
 
 def test_the_second_step_captures_on_the_weights_that_the_first_left(params, prompts, edited):
     _, _, (first, second) = edited
-    ((prefix_btd, batch),) = prompts.passes()
+    ((prefix_md, batch),) = prompts.passes()
     for aux, deltas in ((first, step.no_edit(SITES)), (second, first.shift)):
-        assert_trees_close(trace_of(aux), capture(CONFIG, SITES, params, deltas, prefix_btd, batch), atol=1e-6)
+        assert_trees_close(trace_of(aux), capture(CONFIG, SITES, params, deltas, prefix_md, batch), atol=1e-6)
         assert aux.loss == trace_of(aux).loss
     assert second.loss < first.loss - 0.01  # and the edit does what it is for
 
@@ -94,11 +94,11 @@ def test_each_solve_is_told_to_be_one(edited):
 
 def test_no_edit_is_the_unedited_model(params, prompts):
     """Deltas of zero and no deltas at all give the same logits, bit for bit."""
-    ((prefix_btd, batch),) = prompts.passes()
+    ((prefix_md, batch),) = prompts.passes()
 
     @jax.jit
     def logits(deltas):
-        return decoder.answer_logits(CONFIG, SITES, params, deltas, prefix_btd, batch)[0]
+        return decoder.answer_logits(CONFIG, SITES, params, deltas, prefix_md, batch)[0]
 
     plain = logits(None)
     np.testing.assert_array_equal(logits(step.no_edit(SITES)), plain)

@@ -45,7 +45,7 @@ def answers(lm, sites, deltas):
             if wrong:
                 labels[-1] = (labels[-1] + 1) % lm.config.vocabulary
             items[kind].append(TokenItem((*prompt, *labels[:-1]), tuple(labels), len(prompt)))
-    shapes = {kind: plan_shape([found], "ans") for kind, found in items.items()}
+    shapes = {kind: (plan_shape([found], "ans"),) for kind, found in items.items()}
     return EditPlan(np.zeros((1, 3), np.int32), shapes, 1, "ans", [[]], {kind: [items[kind]] for kind in KINDS})
 
 
@@ -81,7 +81,7 @@ def compared(*kinds):
         return TokenItem((*prompt, *labels[:-1]), labels, len(prompt), versus if kind in kinds else ())
 
     items = {kind: [[item(prompt, kind) for prompt in prompts]] for kind, prompts in PROMPTS.items()}
-    shapes = {kind: plan_shape(found, "ans") for kind, found in items.items()}
+    shapes = {kind: (plan_shape(found, "ans"),) for kind, found in items.items()}
     return EditPlan(np.zeros((1, 3), np.int32), shapes, 2, "ans", [[]], items)
 
 

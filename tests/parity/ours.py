@@ -67,9 +67,11 @@ def plans(case: Case) -> dict[str, EditPlan]:
                 token=editor["token"],
                 rows=drawn,
             )
-    planned = [shape for plan in found.values() for shape in plan.shapes.values()]
+    planned = [shapes[-1] for plan in found.values() for shapes in plan.shapes.values()]
     shape = common_shape(*(max(sizes) for sizes in zip(*planned, strict=True)))
-    return {phase: dataclasses.replace(plan, shapes=dict.fromkeys(plan.shapes, shape)) for phase, plan in found.items()}
+    return {
+        phase: dataclasses.replace(plan, shapes=dict.fromkeys(plan.shapes, (shape,))) for phase, plan in found.items()
+    }
 
 
 def as_drawn(case: Case, phase: str, facts: list[EditRecord], tokenizer: Tokenizer) -> list[EditRecord]:
@@ -98,9 +100,9 @@ def recorded_prompts(case: Case, prefix: str) -> list[tuple[int, ...]]:
     return found
 
 
-def common_shape(b: int, t: int, a: int, n: int) -> PackShape:
+def common_shape(b: int, t: int, a: int, n: int, p: int) -> PackShape:
     """The shape rounded up, so that most runs share compiled programs."""
-    return PackShape(up(b, 4), up(t, 128), rows(a), rows(n))
+    return PackShape(up(b, 8), up(t, 32), rows(a), rows(n), up(p, 128))
 
 
 def rows(n: int) -> int:
@@ -157,9 +159,9 @@ def captured(case: Case) -> dict[str, Trace]:
     model, found = lm(case.model_folder), {}
     for one in case.history.passes:
         (batch,) = plans(case)[one.phase][one.step].edit
-        prefix_btd = capture.prefix(model.config, sites(case), model.params, batch)
+        prefix_md = capture.prefix(model.config, sites(case), model.params, batch)
         found[one.key] = capture.capture(
-            model.config, sites(case), model.params, deltas(case, one.edits), prefix_btd, batch
+            model.config, sites(case), model.params, deltas(case, one.edits), prefix_md, batch
         )
     return found
 

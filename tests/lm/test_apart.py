@@ -1,0 +1,142 @@
+"""Prompts' rows and answers' rows apart give what all rows of the rectangle give, with less work."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emsedit_jax.data.packing import PackShape
+from emsedit_jax.data.tokens import TOKEN_RULES
+from emsedit_jax.edit import capture, sites
+from emsedit_jax.lm import decoder
+from emsedit_jax.measure import score
+from tests import tiny_lm
+from tests.quick_compiles import quick_compiles
+from tests.tiny_lm import CONFIG
+
+__all__ = ["quick_compiles"]
+
+ITEMS = tiny_lm.prompts([(5, 2), (7, 3), (5, 2), (4, 3), (1, 4)])  # the last has no row before its answer's
+LABELS = sum(len(item.labels) for item in ITEMS)
+SHAPE = PackShape(b=2, t=24, a=16, n=40, p=24)
+PLAIN = "one after the other"
+FAMILIES: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "parallel": {"parallel": True},
+    "post norms": {"post_norms": True},
+    "no gate": {"gated": False},
+    "near layers": {"window": 3, "windowed": (0, 2)},
+}
+MODULES = (
+    ("1.mlp.up_proj",),
+    ("2.mlp.down_proj", "2.self_attn.o_proj"),
+    ("0.self_attn.v_proj", "2.mlp.up_proj"),
+)
+
+
+def scene(family: str, modules: tuple[str, ...], rule: str):
+    config = dataclasses.replace(CONFIG, **FAMILIES[family])
+    places = sites.resolve(config, [f"model.layers.{name}" for name in modules])
+    rng = np.random.default_rng(0)
+    deltas = tuple(jnp.asarray(0.1 * rng.normal(size=(len(g.layers), g.k, g.v)), jnp.float32) for g in places)
+    return config, places, tiny_lm.weights(config), deltas, tiny_lm.packed(ITEMS, SHAPE, rule=rule)
+
+
+def close(one, other, atol=2e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=atol), one, other)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def apart(config, places, params, deltas, batch, probes):
+    prefix_md = capture.prefix(config, places, params, batch)
+    logits_aV, keys = decoder.answer_logits(config, places, params, deltas, prefix_md, batch, probes)
+    return logits_aV[:LABELS], keys
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def together(config, places, params, deltas, batch, probes):
+    where = batch.positions_bt, batch.segments_bt
+    x_btd = decoder.prefix(config, params, decoder.lowest_layer(places), batch.tokens_bt, *where)
+    x_btd, keys = decoder.suffix(config, places, params, deltas, x_btd, *where, probes, batch.capture_at_n)
+    at_a = batch.answer_at_a[:LABELS]
+    return decoder.logits(config, params, x_btd.reshape(-1, config.d)[at_a]), keys
+
+
+CASES = (
+    *((PLAIN, MODULES[2], rule) for rule in TOKEN_RULES),
+    *((PLAIN, modules, "ans") for modules in MODULES[:2]),
+    *((family, MODULES[1], rule) for family in FAMILIES if family != PLAIN for rule in ("ans", "all")),
+)
+
+
+@pytest.mark.parametrize(("family", "modules", "rule"), CASES)
+def test_logits_keys_and_value_gradients_are_the_same(family, modules, rule):
+    config, places, params, deltas, batch = scene(family, modules, rule)
+    probes = tuple(jnp.zeros((len(g.layers), SHAPE.n, g.v)) for g in places)
+    found = {}
+    for way in (apart, together):
+        logits_aV, pull, keys = jax.vjp(
+            functools.partial(way, config, places, params, deltas, batch), probes, has_aux=True
+        )
+        found[way] = logits_aV, keys, pull(jnp.cos(logits_aV))[0]
+    close(found[apart], found[together])
+    assert max(float(jnp.abs(one).max()) for one in found[together][2]) > 1e-3
+    unused = [one[:, ~batch.captured_n] for one in (*found[apart][1], *found[apart][2])]
+    assert not any(np.any(one) for one in unused)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_of_the_edits_are_the_same(family):
+    """They reach through the prompts' rows, too."""
+    config, places, params, deltas, batch = scene(family, MODULES[2], "ans")
+    found = []
+    for way in (apart, together):
+        loss = lambda deltas, way=way: jnp.sum(jnp.sin(way(config, places, params, deltas, batch, None)[0]))  # noqa: E731
+        found.append(jax.grad(loss)(deltas))
+    close(*found)
+    assert max(float(jnp.abs(one).max()) for one in found[1]) > 1e-3
+
+
+def products(call, *args):
+    """Rows -> how many products of so many rows with a matrix a program has."""
+    found: dict[int, int] = {}
+
+    def walk(jaxpr):
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general" and len(shape := eqn.outvars[0].aval.shape) == 2:
+                found[shape[0]] = found.get(shape[0], 0) + 1
+            for inner in jax.extend.core.jaxprs_in_params(eqn.params):
+                walk(inner)
+
+    walk(jax.make_jaxpr(call)(*args).jaxpr)
+    return found
+
+
+def counted(rule: str):
+    shape = PackShape(b=2, t=24, a=16, n=40, p=27)  # sizes that no width of the model has
+    config, places, params, deltas, batch = scene(PLAIN, ("0.self_attn.q_proj",), rule)
+    batch = tiny_lm.packed(ITEMS, shape, rule=rule)
+    prefix_md = capture.prefix(config, places, params, batch)
+    whole = (
+        functools.partial(capture.capture, config, places, params),
+        functools.partial(score.score_batch, config, places, params),
+    )
+    return [products(one, deltas, prefix_md, batch) for one in whole]
+
+
+def test_prompts_rows_run_forward_alone_and_in_the_last_layer_for_keys_and_values():
+    captured, scored = counted("ans")
+    forward = 2 * 7 + 3  # q, k, v, o, gate, up, down; q, k, v
+    assert scored[27] == forward
+    assert captured[27] == forward
+    assert captured[16] > 2 * forward  # the answers' rows are pulled back through
+
+
+def test_captured_prompts_rows_are_pulled_back_through():
+    captured, _ = counted("all")
+    assert captured[27] > 2 * (2 * 7 + 3)
