@@ -39,7 +39,8 @@ def ratio(seconds: Seconds, slow: str, fast: str) -> dict[str, float]:
 def product(size: int = 2048, dtype: str = "float32") -> tuple[Callable[[], jax.Array], float]:
     """(a product of two square matrices, its FLOP): what the machine can do at best."""
     one, other = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
-    multiply = jax.jit(lambda one, other: jax.numpy.matmul(one, other, precision="highest"))
+    precision = "highest" if dtype == "float32" else None  # no TF32
+    multiply = jax.jit(lambda one, other: jax.numpy.matmul(one, other, precision=precision))
     return lambda: multiply(one, other), 2.0 * size**3
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.layout import of_batch
 from emsedit_jax.lm.params import Params
 from emsedit_jax.types import Batch, Deltas, Sites, Trace
 
@@ -31,7 +32,7 @@ def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Floa
     Prompts' rows, then the answers'.
     """
     stop = decoder.lowest_layer(sites)
-    layout = decoder.layout_of(batch)
+    layout = of_batch(batch)
     return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt, layout)
 
 

@@ -6,14 +6,14 @@ differentiated, so one prefix serves every later pass over the same prompts. `su
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layers import (
@@ -29,39 +29,12 @@ from emsedit_jax.lm.layers import (
     rope_tables,
     rotate,
 )
+from emsedit_jax.lm.layout import Layout, cut, of_batch
 from emsedit_jax.lm.params import Params
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
 Keys = tuple[Float[Array, "_s _n _k"], ...]
 Parts = tuple[Float[Array, "_m d"], ...]  # hidden states of all tokens, in one array or cut in several
-
-
-class Layout(NamedTuple):
-    """Where tokens in flat rows lie in the [b, t] that attention works on: linear maps then see no padding of rows."""
-
-    place_m: Int[AnyArray, " m"]  # place of each flat row in the flattened [b * t]; past its end where unused
-    row_bt: Int[AnyArray, "b t"]  # the flat row of each place; past the last where unused
-
-    def spread(self, parts: tuple[Float[Array, "_ x"], ...]) -> Float[Array, "b t x"]:
-        """Flat rows to the rectangle; zeros where unused."""
-        return jnp.concatenate(parts).at[self.row_bt].get(mode="fill", fill_value=0)
-
-    def collect(self, y_btx: Shaped[AnyArray, "b t x"]) -> Shaped[Array, "m x"]:
-        """The rectangle's rows as flat ones; zeros where unused."""
-        return jnp.asarray(y_btx).reshape(-1, y_btx.shape[-1]).at[self.place_m].get(mode="fill", fill_value=0)
-
-
-def _cut(rows_mx: Array, like: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Flat rows in parts of those sizes."""
-    return tuple(jnp.split(rows_mx, np.cumsum([part.shape[0] for part in like])[:-1]))
-
-
-def layout_of(batch: Batch) -> Layout:
-    """Prompts' rows first, then the answers'."""
-    places = batch.tokens_bt.size
-    place_m = jnp.concatenate([batch.prompt_at_p, batch.answer_at_a])
-    row_of = jnp.full(places, place_m.size, jnp.int32).at[place_m].set(jnp.arange(place_m.size), mode="drop")
-    return Layout(place_m, row_of.reshape(batch.tokens_bt.shape))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 9))
@@ -87,6 +60,27 @@ def block(
       layout: of the flat rows.
       answers_only: the last part alone goes on after attention; the others serve it by their keys and values.
     """
+    with precision(config):
+        return _block(config, layer, parts, mask_btu, rope, taps, captured, layout, cache, answers_only)
+
+
+def precision(config: LMConfig) -> contextlib.AbstractContextManager:
+    """Float32 models in float32, not in TF32 or bf16 products; others as fast as their own dtype goes."""
+    return jax.default_matmul_precision("highest") if config.dtype == "float32" else contextlib.nullcontext()
+
+
+def _block(
+    config: LMConfig,
+    layer: dict,
+    parts: tuple[Array, ...],
+    mask_btu: Array,
+    rope: Rope | None,
+    taps: dict[str, Tap],
+    captured: tuple[AnyArray | None, ...],
+    layout: Layout | None,
+    cache: tuple[KVCache, Array] | None,
+    answers_only: bool,
+) -> tuple[tuple[Array, ...], dict[str, Array], KVCache | None]:
     inputs: dict[str, Array] = {}
 
     def apply(module: str, parts: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -113,7 +107,7 @@ def block(
         k = jax.lax.dynamic_update_slice_in_dim(old.k_buge, k, start, axis=1)
         v = jax.lax.dynamic_update_slice_in_dim(old.v_buge, v, start, axis=1)
     heads_bto = attend(config, q, k, v, mask_btu)
-    heads = (heads_bto,) if layout is None else _cut(layout.collect(heads_bto), parts)
+    heads = (heads_bto,) if layout is None else cut(layout.collect(heads_bto), parts)
     if answers_only:
         parts, y, heads = parts[-1:], y[-1:], heads[-1:]
     parts = added("norm_attn_out", parts, apply("attn.o", heads))
@@ -265,12 +259,12 @@ def answer_logits(
     depend on no probe, so that nothing is pulled back through them; and in the last layer they are needed for their
     keys and values only.
     """
-    layout, (p, a) = layout_of(batch), (batch.prompt_at_p.shape[0], batch.answer_at_a.shape[0])
+    layout, (p, a) = of_batch(batch), (batch.prompt_at_p.shape[0], batch.answer_at_a.shape[0])
     around = surroundings(config, batch.positions_bt, causal_mask(batch.segments_bt))
     parts: Parts = (prefix_md[:p], prefix_md[p:])
     captured: tuple[Array | None, ...] = (None, None)
     if probes is not None:
-        row_n = layout.row_bt.reshape(-1).at[batch.capture_at_n].get(mode="fill", fill_value=p + a)
+        row_n = jnp.asarray(layout.row_bt).reshape(-1).at[batch.capture_at_n].get(mode="fill", fill_value=p + a)
         inside = None if batch.only_answers else jnp.where(row_n < p, row_n, p)
         captured = inside, jnp.where(row_n < p, a, row_n - p)
     apart = probes is None or batch.only_answers
@@ -295,7 +289,8 @@ def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Floa
     """Final norm and head; float32."""
     y = norm(config, params["norm"], x)
     head_Vd = params["embed" if config.tied_head else "head"]["w"]
-    scores = jnp.einsum("...d,Vd->...V", y, head_Vd, preferred_element_type=jnp.float32)
+    with precision(config):
+        scores = jnp.einsum("...d,Vd->...V", y, head_Vd, preferred_element_type=jnp.float32)
     if config.head_bias:
         scores = scores + params["head"]["b"].astype(jnp.float32)
     return cap(scores, config.logit_cap)

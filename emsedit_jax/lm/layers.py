@@ -50,7 +50,7 @@ def linear(
     elif w_kv.dtype == jnp.float32:
         y = x @ (w_kv + tap.delta_kv)
     else:  # a float32 edit of a bf16 weight stays apart, so that rounding cannot swallow it
-        change = jnp.matmul(x.astype(jnp.float32), tap.delta_kv, precision="highest")
+        change = jnp.matmul(x.astype(jnp.float32), tap.delta_kv)  # TF32 keeps more of it than the result's dtype will
         y = (jnp.matmul(x, w_kv, preferred_element_type=jnp.float32) + change).astype(x.dtype)
     if "b" in weights:
         y = y + weights["b"]

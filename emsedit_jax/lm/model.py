@@ -48,8 +48,7 @@ class LM:
         if self.config.learned_positions and np.shape(token_ids)[1] > self.config.max_length:
             known = f"this model has learned {self.config.max_length} positions"
             raise InputError(f"{np.shape(token_ids)[1]} columns of tokens: {known}.")
-        with jax.default_matmul_precision("highest"):  # float32 in float32, not in TF32
-            return _all_logits(self.config, self.params, jnp.asarray(ids), jnp.asarray(mask))
+        return _all_logits(self.config, self.params, jnp.asarray(ids), jnp.asarray(mask))
 
     def generate(
         self,
@@ -76,8 +75,7 @@ class LM:
             raise InputError("generate takes a list of texts; put the one text into brackets.")
         sampling = Sampling(float(temperature), top_k, float(top_p))
         whole = self.config, self.params, self.tokenizer, texts, max_new_tokens
-        with jax.default_matmul_precision("highest"):
-            return continuations(*whole, sites, deltas, sampling=sampling, seed=seed)
+        return continuations(*whole, sites, deltas, sampling=sampling, seed=seed)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -38,7 +38,6 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
         clock = PhaseClock(compiling)
         if config.compile_cache:
             use_compile_cache()
-        jax.config.update("jax_default_matmul_precision", "highest")  # float32 models in float32, not in TF32
         MODES[mode](config, path, clock, compiling)
 
 

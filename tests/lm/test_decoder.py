@@ -11,6 +11,7 @@ import pytest
 from emsedit_jax.data.packing import PackShape
 from emsedit_jax.edit import sites
 from emsedit_jax.lm import decoder
+from emsedit_jax.lm.layout import of_batch
 from tests import tiny_lm
 from tests.tiny_lm import CONFIG, SITES
 
@@ -27,7 +28,7 @@ def params():
 def edited(config, sites, params, deltas, batch):
     """Logits at the answer rows."""
     where = (batch.positions_bt, batch.segments_bt)
-    stop, layout = decoder.lowest_layer(sites), decoder.layout_of(batch)
+    stop, layout = decoder.lowest_layer(sites), of_batch(batch)
     x_md = decoder.prefix(config, params, stop, batch.tokens_bt, *where, layout)
     return decoder.answer_logits(config, sites, params, deltas, x_md, batch)[0]
 

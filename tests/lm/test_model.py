@@ -1,12 +1,9 @@
 import json
-from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
-from emsedit_jax.lm import model
 from emsedit_jax.lm.model import host, load_lm, load_tokenizer
 from tests.lm.tiny_folder import tensors, write, write_tokenizer
 from tests.refusals import refused
@@ -128,22 +125,6 @@ def test_what_cannot_be_generated_is_refused(folder, asked, says):
 def test_ids_and_masks_that_mean_nothing_are_refused(folder, ids, mask, says):
     with refused(says):
         load_lm(folder).logits(np.array(ids), np.array(mask))
-
-
-def test_logits_and_words_are_computed_in_full_float32(folder, monkeypatch):
-    settings: Any = jax.config
-    seen, real = [], {name: getattr(model, name) for name in ("_all_logits", "continuations")}
-    for name in real:
-
-        def spy(*args, own=real[name], **kwargs):
-            seen.append(settings.jax_default_matmul_precision)
-            return own(*args, **kwargs)
-
-        monkeypatch.setattr(model, name, spy)
-    lm = load_lm(folder)
-    lm.logits(np.ones((1, 1), int), np.ones((1, 1), int))
-    lm.generate(["w1"], 1)
-    assert seen == ["highest", "highest"]
 
 
 def test_a_tokenizer_that_is_code_is_not_run(tmp_path):
