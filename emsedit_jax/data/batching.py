@@ -12,7 +12,7 @@ from jaxtyping import Int
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
-from emsedit_jax.data.packing import PackShape, fitting, pack, plan_shapes, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, fitting, pack, plan_shapes, sorted_order
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask
@@ -53,6 +53,10 @@ class EditPlan:
 
     def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
         return pack(items, self.batch_size, self.token, fitting(self.shapes[kind], items, self.token))
+
+    def passes(self, kind: str) -> list[tuple[int, PackShape]]:
+        """(tokens, shape) of every pass over a kind's prompts."""
+        return [_measured(items, self.shapes[kind], self.token) for items in _passes(self, kind)]
 
     def part(self, start: int, stop: int) -> EditPlan:
         """Only the batches from `start` to `stop` (excluded), in the same shapes."""
@@ -138,8 +142,12 @@ def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:
     ]
 
 
+def _measured(items: Sequence[TokenItem], shapes: Sequence[PackShape], token: str) -> tuple[int, PackShape]:
+    return sum(len(item.tokens) for item in items), fitting(shapes, items, token)
+
+
 def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: int | None) -> list[list[int]]:
-    """Places of the prompts of each pass: whole micro-batches, in their order, of together at most `pass_tokens`.
+    """Places of the prompts of each pass: whole micro-batches, in their order, evenly, of at most `pass_tokens`.
 
     A micro-batch with more is a pass of its own. A batch that fits one pass keeps the order that it was given in; one
     without prompts takes none.
@@ -149,17 +157,9 @@ def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: i
     if pass_tokens is None or sum(len(item.tokens) for item in items) <= pass_tokens:
         return [list(range(len(items)))]
     order = sorted_order(items).tolist()
-    passes: list[list[int]] = [[]]
-    held = 0
-    for start in range(0, len(order), micro_batch_size):
-        micro_batch = order[start : start + micro_batch_size]
-        tokens = sum(len(items[m].tokens) for m in micro_batch)
-        if passes[-1] and held + tokens > pass_tokens:
-            passes.append([])
-            held = 0
-        passes[-1] += micro_batch
-        held += tokens
-    return passes
+    micro_batches = [order[start : start + micro_batch_size] for start in range(0, len(order), micro_batch_size)]
+    tokens = [sum(len(items[m].tokens) for m in places) for places in micro_batches]
+    return [[m for number in one for m in micro_batches[number]] for one in cut_evenly(tokens, pass_tokens)]
 
 
 def _owned(batch: Batch, places: Sequence[int]) -> Batch:

@@ -152,6 +152,12 @@ def waste(batch: Batch) -> float:
     return 1 - used / (batch.prompt_at_p.shape[0] + batch.answer_at_a.shape[0])
 
 
+def padding(passes: Sequence[tuple[int, PackShape]]) -> tuple[float, int]:
+    """(padding's share of the rows that linear maps run on, number of shapes) of passes of so many tokens."""
+    room = sum((shape.b * shape.t if shape.p is None else shape.p) + shape.a for _, shape in passes)
+    return 1 - sum(tokens for tokens, _ in passes) / max(room, 1), len({shape for _, shape in passes})
+
+
 def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
     """One shape that every batch of a kind fits, so that its programs compile once.
 
@@ -170,9 +176,7 @@ def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackS
             b = max([1, *(first_fit(row, t).rows for row in lengths)])
             best = min(best, (b * _cost(t), t, b))
     _, t, b = best
-    a = max((sum(len(item.labels) for item in items) for items in batches), default=0)
-    p = max((sum(item.answer_start for item in items) for items in batches), default=0)
-    n = max((sum(len(captured_positions(item, token_rule)) for item in items) for items in batches), default=0)
+    p, a, n = np.max([_rows(items, token_rule) for items in batches] or [(0, 0, 0)], axis=0).tolist()
     return PackShape(b, t, _up(a), _up(n), _up(p))
 
 
@@ -182,7 +186,7 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
     Raises: InputError for an unknown token rule.
     """
     whole = plan_shape(batches, token_rule)
-    sizes = [(sum(item.answer_start for item in items), sum(len(item.labels) for item in items)) for items in batches]
+    sizes = [_rows(items, token_rule)[:2] for items in batches]
     order = sorted(range(len(batches)), key=lambda m: sum(sizes[m]))
     total, count = sum(map(sum, sizes)), len(batches)
     least = count * ((whole.p or 0) + whole.a)  # rows run in all
@@ -199,12 +203,20 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
 
 def fitting(shapes: Sequence[PackShape], items: Sequence[TokenItem], token_rule: str) -> PackShape:
     """The first of the shapes that the prompts fit, or the last."""
-    needed = plan_shape([items], token_rule)
+    p, a, n = _rows(items, token_rule)
     for shape in shapes[:-1]:
-        room = shape.p is None or (needed.p or 0) <= shape.p
-        if room and needed.a <= shape.a and needed.n <= shape.n and _fits(items, shape):
+        if (shape.p is None or p <= shape.p) and a <= shape.a and n <= shape.n and _fits(items, shape):
             return shape
     return shapes[-1]
+
+
+def _rows(items: Sequence[TokenItem], token_rule: str) -> tuple[int, int, int]:
+    """(p, a, n) of the prompts."""
+    return (
+        sum(item.answer_start for item in items),
+        sum(len(item.labels) for item in items),
+        sum(len(captured_positions(item, token_rule)) for item in items),
+    )
 
 
 def _fits(items: Sequence[TokenItem], shape: PackShape) -> bool:

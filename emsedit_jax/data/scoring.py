@@ -44,6 +44,11 @@ class ScorePlan:
         """The passes that score edit batch j."""
         return [Unit(self._pack(j, sources), tuple(sources)) for sources in self.cuts[j]]
 
+    def passes(self) -> list[tuple[int, PackShape]]:
+        """(tokens, shape) of every pass."""
+        chosen = [_chosen(self.items, j, sources) for j, passes in enumerate(self.cuts) for sources in passes]
+        return [(sum(len(item.tokens) for item in items), fitting(self.shapes, items, _TOKEN_RULE)) for items in chosen]
+
     def _pack(self, j: int, sources: Sequence[tuple[str, int]]) -> Batch:
         items = _chosen(self.items, j, sources)
         shape = fitting(self.shapes, items, _TOKEN_RULE)

@@ -48,7 +48,7 @@ def block(
     captured: tuple[Int[AnyArray, " n"] | None, ...],
     layout: Layout | None,
     cache: tuple[KVCache, Int[Array, ""]] | None,
-    answers_only: bool = False,
+    keep: int | None = None,
 ) -> tuple[tuple[Float[Array, "*_rows d"], ...], dict[str, Array], KVCache | None]:
     """One layer: (hidden states, inputs of the probed maps by module path, the cache with these tokens in it).
 
@@ -58,10 +58,10 @@ def block(
       parts: all tokens; without a layout one [b, t, d], else flat rows, whose maps run part by part.
       captured: for each part which of its rows are captured; past its end where not, None where none is.
       layout: of the flat rows.
-      answers_only: the last part alone goes on after attention; the others serve it by their keys and values.
+      keep: so many last rows alone go on after attention; the others serve them by their keys and values.
     """
     with precision(config):
-        return _block(config, layer, parts, mask_btu, rope, taps, captured, layout, cache, answers_only)
+        return _block(config, layer, parts, mask_btu, rope, taps, captured, layout, cache, keep)
 
 
 def precision(config: LMConfig) -> contextlib.AbstractContextManager:
@@ -79,7 +79,7 @@ def _block(
     captured: tuple[AnyArray | None, ...],
     layout: Layout | None,
     cache: tuple[KVCache, Array] | None,
-    answers_only: bool,
+    keep: int | None,
 ) -> tuple[tuple[Array, ...], dict[str, Array], KVCache | None]:
     inputs: dict[str, Array] = {}
 
@@ -108,8 +108,8 @@ def _block(
         v = jax.lax.dynamic_update_slice_in_dim(old.v_buge, v, start, axis=1)
     heads_bto = attend(config, q, k, v, mask_btu)
     heads = (heads_bto,) if layout is None else cut(layout.collect(heads_bto), parts)
-    if answers_only:
-        parts, y, heads = parts[-1:], y[-1:], heads[-1:]
+    if keep is not None:
+        parts, y, heads = ((one[-1][-keep:],) for one in (parts, y, heads))
     parts = added("norm_attn_out", parts, apply("attn.o", heads))
     y = y if config.parallel else normed("norm_mlp", parts)
     act, up = ACTIVATIONS[config.activation], apply("mlp.up", y)
@@ -255,30 +255,32 @@ def answer_logits(
 ) -> tuple[Float[Array, "a V"], Keys]:
     """`suffix`, for the logits of the answers' rows alone: b x t x vocabulary is never built.
 
-    Prompts' rows and answers' rows go through the layers apart. Where only answers' rows are probed, the prompts' ones
-    depend on no probe, so that nothing is pulled back through them; and in the last layer they are needed for their
-    keys and values only.
+    In the last layer the prompts' rows are needed for their keys and values only. Where nothing but answers' rows is
+    probed, prompts' rows and answers' rows go through the layers apart: no prompt's row depends on a probe then, so
+    that nothing is pulled back through them.
     """
     layout, (p, a) = of_batch(batch), (batch.prompt_at_p.shape[0], batch.answer_at_a.shape[0])
     around = surroundings(config, batch.positions_bt, causal_mask(batch.segments_bt))
-    parts: Parts = (prefix_md[:p], prefix_md[p:])
-    captured: tuple[Array | None, ...] = (None, None)
+    parts: Parts = (prefix_md,)
+    captured: tuple[Array | None, ...] = (None,)
+    apart = probes is not None and batch.only_answers
     if probes is not None:
         row_n = jnp.asarray(layout.row_bt).reshape(-1).at[batch.capture_at_n].get(mode="fill", fill_value=p + a)
-        inside = None if batch.only_answers else jnp.where(row_n < p, row_n, p)
-        captured = inside, jnp.where(row_n < p, a, row_n - p)
-    apart = probes is None or batch.only_answers
+        captured = (None, jnp.where(row_n < p, a, row_n - p)) if apart else (row_n,)
+    if apart:
+        parts = prefix_md[:p], prefix_md[p:]
     found: dict[tuple[int, str], Array] = {}
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
-        last = apart and number == config.num_layers - 1
+        last = number == config.num_layers - 1
+        keep = a if last and (apart or probes is None or not taps) else None
         parts, inputs, _ = block(
-            config, params["layers"][number], parts, *around[number], taps, captured, layout, None, last
+            config, params["layers"][number], parts, *around[number], taps, captured, layout, None, keep
         )
-        if probes is not None and apart and not last:
+        if apart and not last:
             parts = jax.lax.stop_gradient(parts[0]), parts[1]  # no earlier token sees a later one's probe
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
-    return logits(config, params, parts[-1]), _by_group(sites, found) if probes is not None else ()
+    return logits(config, params, parts[-1][-a:]), _by_group(sites, found) if probes is not None else ()
 
 
 def _by_group(sites: Sites, found: dict[tuple[int, str], Array]) -> Keys:

@@ -29,6 +29,12 @@ class PrefixStore:
         self._on_host = jax.default_backend() == "cpu"
         self.hits, self.misses = 0, 0
 
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of the prefixes asked for that were there; None before any."""
+        asked = self.hits + self.misses
+        return round(self.hits / asked, 4) if asked else None
+
     def get(self, key: Hashable, batch: Batch) -> Float[Array, "m d"]:
         """The batch's prefix; `key` must name this batch and no other."""
         if key in self._kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emsedit_jax.data import packing
 from emsedit_jax.run import items, resources
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.examine import Examined
@@ -31,10 +32,22 @@ def summarise(
         "digests": digests,
         "seconds": clock.summary(),
         "compiled": {"programs": compiling.programs, "from_cache": compiling.cache_hits},
-        "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses},
+        "packing": packing_of(run),
+        "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses, "hit_rate": prefixes.hit_rate},
         "peak_rss_mb": round(resources.peak_rss_mb(), 1),
         "peak_device_mb": resources.peak_device_mb(),
         "seed": run.config.seed,
         "editor": run.config.editor.name,
         "model": run.config.model.name_or_path,
     } | resources.describe()
+
+
+def packing_of(run: Prepared) -> dict[str, float | int | dict[str, float]]:
+    """Padding's share of the tokens that linear maps run on, in all and by what is run, and in how many shapes."""
+    passes = {"editing": run.valid_plan.passes("edit"), "scoring": run.score_plan.passes()}
+    if run.train_plan is not None and run.learning is not None:
+        kinds = ("edit", "equiv", "unrel") if run.learning.loc_coef else ("edit", "equiv")
+        passes |= {f"training, {kind}": run.train_plan.passes(kind) for kind in kinds}
+    whole, shapes = packing.padding([one for found in passes.values() for one in found])
+    by = {name: round(packing.padding(found)[0], 4) for name, found in passes.items()}
+    return {"padding": round(whole, 4), "shapes": shapes, "padding_of": by}

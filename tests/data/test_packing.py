@@ -13,6 +13,7 @@ from emsedit_jax.data.packing import (
     first_fit,
     fitting,
     pack,
+    padding,
     plan_shape,
     plan_shapes,
     sorted_order,
@@ -292,3 +293,10 @@ def test_every_prompt_is_in_one_pass_and_only_one_too_long_is_over_the_limit(len
     assert all(sum(lengths[m] for m in places) <= max(most, *lengths) for places in passes)
     for one, following in itertools.pairwise(passes):
         assert sum(lengths[m] for m in one) + sum(lengths[m] for m in following) > most
+
+
+def test_padding_is_that_of_all_passes_together():
+    small, large = PackShape(b=2, t=8, a=8, n=8, p=8), PackShape(b=4, t=8, a=8, n=8)
+    assert padding([(8, small), (16, small), (10, large)]) == (1 - 34 / (16 + 16 + 40), 2)
+    assert padding([(16, small)]) == (0, 1)
+    assert padding([]) == (1, 0)

@@ -129,14 +129,21 @@ def counted(rule: str):
     return [products(one, deltas, prefix_md, batch) for one in whole]
 
 
-def test_prompts_rows_run_forward_alone_and_in_the_last_layer_for_keys_and_values():
-    captured, scored = counted("ans")
-    forward = 2 * 7 + 3  # q, k, v, o, gate, up, down; q, k, v
-    assert scored[27] == forward
-    assert captured[27] == forward
-    assert captured[16] > 2 * forward  # the answers' rows are pulled back through
+FORWARD, LAST = 2 * 7, 3  # q, k, v, o, gate, up, down of two layers; q, k, v of the last
+
+
+def test_in_the_last_layer_prompts_rows_are_there_for_keys_and_values():
+    _, scored = counted("ans")
+    assert scored == {27 + 16: FORWARD + LAST, 16: 4 + 1}  # o, gate, up, down, head
+
+
+def test_captured_answers_are_pulled_back_through_their_own_rows_alone():
+    captured, _ = counted("ans")
+    assert captured[27] == FORWARD + LAST  # forward
+    assert captured[16] > 2 * FORWARD
+    assert 27 + 16 not in captured
 
 
 def test_captured_prompts_rows_are_pulled_back_through():
     captured, _ = counted("all")
-    assert captured[27] > 2 * (2 * 7 + 3)
+    assert captured[27 + 16] > 2 * FORWARD

@@ -110,8 +110,18 @@ def test_how_scoring_is_cut_and_what_is_kept_change_no_score(finished, tmp_path)
     assert exact(cut) == exact(tiny.read(finished / "summary.json"))
     # two batches: editing asks in each of two steps, training after them for the paraphrases too; then three scorings
     # of 8 facts of 3 prompts, but for the last 4: scored after their own batch, which is the last
-    assert cut["prefix_store"] == {"hits": 0, "misses": 2 * (2 + 3) + 3 * 24 - 12}
-    assert tiny.read(finished / "summary.json")["prefix_store"] == {"hits": 4 + 3, "misses": 2 * (1 + 2 + 1)}
+    assert cut["prefix_store"] == {"hits": 0, "misses": 2 * (2 + 3) + 3 * 24 - 12, "hit_rate": 0.0}
+    kept = tiny.read(finished / "summary.json")["prefix_store"]
+    assert kept == {"hits": 4 + 3, "misses": 2 * (1 + 2 + 1), "hit_rate": round(7 / 15, 4)}
+
+
+def test_padding_and_shapes_of_everything_that_runs_are_in_the_summary(finished, tmp_path):
+    found = tiny.read(finished / "summary.json")["packing"]
+    assert sorted(found["padding_of"]) == ["editing", "scoring", "training, edit", "training, equiv"]
+    assert 0 < found["padding"] < max(found["padding_of"].values()) < 0.5
+    assert 1 < found["shapes"] <= 3  # prompts of a kind share one
+    untrained = tiny.train(tmp_path / "untrained", editor="ultraedit")["packing"]
+    assert sorted(untrained["padding_of"]) == ["editing", "scoring"]
 
 
 def test_ultraedit_edits_without_training(tmp_path):
