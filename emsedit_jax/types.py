@@ -6,7 +6,7 @@ Letters, in every shape suffix, comment and einsum of the package (`keys_snk` ha
     h  query heads              g  key/value heads        e  head width        l  layers
     s  edit sites of one shape  n  captured token rows    a  answer token rows
     k  key width (site input)   v  value width (site output)                   r  hypernetwork rank
-    i  edit step              p  other token rows     m  all token rows, those of p, then those of a
+    i  edit step                p  other token rows       m  all token rows: those of p, then those of a
 
 "METHODS section 3" in a docstring is a section of `docs/METHODS.md`.
 """
