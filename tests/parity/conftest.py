@@ -1,4 +1,8 @@
-"""Every recorded run is a parameter: `case` is any, `trained_case` one with a training, `recorded_model` a model."""
+"""Every recorded run is a parameter: `case` is any, `trained_case` one with a training, `recorded_model` a model.
+
+Whole runs are made of those alone that the repository carries, unless long tests are asked for; the others are held to
+their recordings stage by stage.
+"""
 
 import pytest
 
@@ -10,12 +14,18 @@ __all__ = ["quick_compiles"]
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", golden.case_names(), indirect=True)
+        metafunc.parametrize("case", _params(metafunc, golden.case_names()), indirect=True)
     if "trained_case" in metafunc.fixturenames:
         trained = [name for name in golden.case_names() if golden.is_trained(name)]
-        metafunc.parametrize("trained_case", trained, indirect=True)
+        metafunc.parametrize("trained_case", _params(metafunc, trained), indirect=True)
     if "recorded_model" in metafunc.fixturenames:
         metafunc.parametrize("recorded_model", golden.model_names())
+
+
+def _params(metafunc, names):
+    if metafunc.module.__name__.rsplit(".", 1)[-1] != "test_end_to_end":
+        return names
+    return [name if name in golden.OWN else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 @pytest.fixture

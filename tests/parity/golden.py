@@ -18,7 +18,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(os.environ.get("EMSEDIT_GOLDEN") or pathlib.Path(__file__).parents[1] / "golden").resolve()
+CARRIED = pathlib.Path(__file__).parents[1] / "golden"
+ROOT = pathlib.Path(os.environ.get("EMSEDIT_GOLDEN") or CARRIED).resolve()
+OWN = frozenset(path.stem for path in (CARRIED / "cases").glob("*.json"))  # runs that the repository carries
 
 
 @dataclasses.dataclass(frozen=True)
