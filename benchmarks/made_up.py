@@ -31,7 +31,7 @@ def lm(folder: Path, dtype: str) -> LM:
 
 
 def draw(config: LMConfig) -> Params:
-    """Normal matrices and gains of one, a leaf at a time: no more memory than the model and one leaf."""
+    """`params.init` on the device, a leaf at a time: on the host a large model would take minutes."""
     specs, tree = jax.tree.flatten(abstract(config), is_leaf=is_spec)
     keys = jax.random.split(jax.random.key(0), len(specs))
     return jax.tree.unflatten(tree, [_leaf(spec, key) for spec, key in zip(specs, keys, strict=True)])

@@ -10,7 +10,6 @@ than a few seconds there is one round. `temp_mb` is what the compiled program ne
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import command, timing
 from emsedit_jax.edit import solve
 from emsedit_jax.run import cli
 
@@ -77,7 +76,7 @@ def cell(k: int, n: int, v: int = V) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--full", action="store_true", help="the larger sizes too")
     given = parser.parse_args(argv[1:])
     cli.quiet()

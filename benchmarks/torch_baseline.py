@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from benchmarks import command, timing
+from benchmarks.trees import by_path
 from emsedit_jax.data.batching import KINDS
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.step import learn_shift, no_edit
@@ -34,9 +35,9 @@ from emsedit_jax.measure.score import score_edits
 from emsedit_jax.measure.scores import NAMES
 from emsedit_jax.meta import gradient, trajectory
 from emsedit_jax.meta.gradient import Lesson
-from emsedit_jax.run import cli, resources
+from emsedit_jax.run import cli, edits, resources
 from emsedit_jax.run.prepare import Prepared, prepare
-from emsedit_jax.types import MetaState, Sites
+from emsedit_jax.types import MetaState
 
 AGREE = 1e-3  # relative difference that is let pass
 REPEATS = 5
@@ -178,14 +179,15 @@ def differences(run: Prepared, ours: Ours, theirs: Theirs) -> dict[str, float]:
     rows = int(np.sum(np.asarray(trace.captured_n)))
     deltas, state, aux = ours.train()
     shifted, weights, networks = theirs.train()
-    edits = {name: sum(one.shifts[name] for one in shifted) for name in theirs.way.modules}
-    flat = [_by_path(theta) for network in state.grads for theta in network]
+    written = {name: sum(one.shifts[name] for one in shifted) for name in theirs.way.modules}
+    flat = [by_path(theta) for network in state.grads for theta in network]
     sites = run.editor.sites
+    keys, grads = (tuple(stack[:, :rows] for stack in stacks) for stacks in (trace.keys, trace.grads))
     pairs = {
-        "keys": (_by_site(sites, trace.keys, rows), captured.keys),
-        "value gradients": (_by_site(sites, trace.grads, rows), captured.grads),
-        "edits": (_by_site(sites, deltas), edits),
-        "gradient of the weights": (_by_site(sites, aux.weight_grads[-1]), weights),
+        "keys": (edits.named(sites, keys), captured.keys),
+        "value gradients": (edits.named(sites, grads), captured.grads),
+        "edits": (edits.named(sites, deltas), written),
+        "gradient of the weights": (edits.named(sites, aux.weight_grads[-1]), weights),
         "gradient of the networks": (_numbered(flat), _numbered(networks)),
     }
     theirs.way.restore()
@@ -197,23 +199,6 @@ def differences(run: Prepared, ours: Ours, theirs: Theirs) -> dict[str, float]:
     if not all(value <= AGREE for value in found.values()):
         raise InputError(f"the two sides differ by more than {AGREE}: {found}")
     return {name: float(f"{value:.1e}") for name, value in found.items()}
-
-
-def _by_site(sites: Sites, stacks: Sequence[Any], rows: int | None = None) -> dict[str, np.ndarray]:
-    return {
-        name: np.asarray(stack[s])[:rows]
-        for group, stack in zip(sites, stacks, strict=True)
-        for s, name in enumerate(group.names)
-    }
-
-
-def _by_path(theta: Any, path: str = "") -> dict[str, np.ndarray]:
-    if not isinstance(theta, dict):
-        return {path[1:]: np.asarray(theta)}
-    found: dict[str, np.ndarray] = {}
-    for name, one in theta.items():
-        found |= _by_path(one, f"{path}.{name}")
-    return found
 
 
 def _numbered(thetas: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks.trees import by_path
 from emsedit_jax.data.packing import sorted_order
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
@@ -215,14 +216,9 @@ def clip(total: list[dict[str, torch.Tensor]], bound: float) -> None:
             one *= (bound / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _parameters(theta: Any, device: str, path: str = "") -> dict[str, torch.Tensor]:
+def _parameters(theta: Any, device: str) -> dict[str, torch.Tensor]:
     """A network's parameters by path, "blocks.0.A"."""
-    if not isinstance(theta, dict):
-        return {path[1:]: torch.tensor(np.asarray(theta), device=device, requires_grad=True)}
-    found: dict[str, torch.Tensor] = {}
-    for name, one in theta.items():
-        found |= _parameters(one, device, f"{path}.{name}")
-    return found
+    return {path: torch.tensor(one, device=device, requires_grad=True) for path, one in by_path(theta).items()}
 
 
 def _differences(theta: dict, s: int, k: int, normed: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -135,4 +135,4 @@ def test_a_delta_far_below_the_resolution_of_bf16_weights_still_changes_the_logi
     assert jnp.array_equal((weight_kv + deltas[0][0]).astype(jnp.bfloat16), weight_kv)
     before, after = (edited(config, gate, params, d, batch) for d in (jax.tree.map(jnp.zeros_like, deltas), deltas))
     changed_a = np.abs(after - before).max(axis=1)[batch.item_a >= 0] > 0
-    assert changed_a.mean() > 0.1
+    assert changed_a.mean() > 0.25

@@ -3,31 +3,19 @@
 import dataclasses
 import functools
 
-import jax
-import jax.extend
 import jax.numpy as jnp
 import pytest
 
 from emsedit_jax.edit import capture, step
 from emsedit_jax.lm import model
 from emsedit_jax.meta import gradient, trajectory
-from tests import tiny_lm
+from tests import jaxprs, tiny_lm
 from tests.tiny_lm import CONFIG, SITES
 
 
 def precisions(call, *args):
     """Of every product of a program."""
-    found = set()
-
-    def walk(jaxpr):
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name == "dot_general":
-                found.add(str(eqn.params["precision"]))
-            for inner in jax.extend.core.jaxprs_in_params(eqn.params):
-                walk(inner)
-
-    walk(jax.make_jaxpr(call)(*args).jaxpr)
-    return found
+    return {str(one.params["precision"]) for one in jaxprs.products(call, *args)}
 
 
 @pytest.mark.parametrize(("dtype", "wanted"), [("float32", "HIGHEST"), ("bfloat16", "None")])

@@ -1,7 +1,7 @@
 """Every recorded run is a parameter: `case` is any, `trained_case` one with a training, `recorded_model` a model.
 
-Whole runs are made of those alone that the repository carries, unless long tests are asked for; the others are held to
-their recordings stage by stage.
+Whole runs and the networks' gradients, which take longest, are made of those alone that the repository carries, unless
+long tests are asked for; the others are held to their recordings in all other stages.
 """
 
 import pytest
@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc):
 
 
 def _params(metafunc, names):
-    if metafunc.module.__name__.rsplit(".", 1)[-1] != "test_end_to_end":
+    if metafunc.module.__name__.rsplit(".", 1)[-1] not in ("test_end_to_end", "test_meta_gradient"):
         return names
     return [name if name in golden.OWN else pytest.param(name, marks=pytest.mark.long) for name in names]
 
