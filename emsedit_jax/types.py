@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 AnyArray = Array | np.ndarray  # batches are packed on the host
-NO_LABEL = -100  # label of a padded answer row; no loss, no score
+NO_LABEL = -100  # label of a row that predicts no answer's token; no loss, no score
 
 
 def static(**kwargs):
@@ -84,17 +84,18 @@ class Batch:
     """Prompts with their answers, packed: several prompts share a row and are kept apart by segment ids.
 
     Answer rows are the positions whose next token belongs to the answer. Rows of one kind come micro-batch after
-    micro-batch, prompt after prompt, left to right; unused rows at the end are padding.
+    micro-batch, prompt after prompt, left to right; behind the answer rows come other tokens that `p` has no room for,
+    and unused rows at the end are padding.
     """
 
     tokens_bt: Int[AnyArray, "b t"]  # 0 where unused
     positions_bt: Int[AnyArray, "b t"]  # position inside the prompt, from 0
     segments_bt: Int[AnyArray, "b t"]  # 1, 2, ... inside a row; 0 where unused
-    prompt_at_p: Int[AnyArray, " p"]  # index into the flattened [b * t] of all other tokens; b * t where unused
-    answer_at_a: Int[AnyArray, " a"]  # index into the flattened [b * t]; b * t where unused
-    labels_a: Int[AnyArray, " a"]  # the token to be predicted there; NO_LABEL where unused
-    weights_a: Float[AnyArray, " a"]  # 1 / (answer rows of the prompt's micro-batch), METHODS section 1; 0 unused
-    item_a: Int[AnyArray, " a"]  # which prompt of the batch (its place in the order it was given in); -1 where unused
+    prompt_at_p: Int[AnyArray, " p"]  # index into the flattened [b * t] of other tokens; b * t where unused
+    answer_at_a: Int[AnyArray, " a"]  # likewise of answer rows, then of other tokens that p has no room for
+    labels_a: Int[AnyArray, " a"]  # the token to be predicted there; NO_LABEL where there is none
+    weights_a: Float[AnyArray, " a"]  # 1 / (answer rows of the prompt's micro-batch), METHODS section 1; else 0
+    item_a: Int[AnyArray, " a"]  # which prompt of the batch (its place in the order it was given in); else -1
     capture_at_n: Int[AnyArray, " n"]  # index into [b * t] of the rows whose keys and gradients are taken; b * t unused
     captured_n: Bool[AnyArray, " n"]  # False where unused
     # the token that each label has to beat (METHODS section 7), NO_LABEL where that is every other; None: everywhere

@@ -17,8 +17,8 @@ from emsedit_jax.data.tokens import TokenItem, captured_positions, check_token_r
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import NO_LABEL, Batch
 
-_LANES = 8  # t, a and n are multiples of this: few shapes, and whole vector registers
-MOST_WASTE = 0.15  # padding of all rows that linear maps run on, from which two shapes are better than one
+_LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
+MOST_WASTE = 0.15  # share of padding in the work, from which two shapes are better than one
 FEW = 8  # passes for which another shape's programs are not worth compiling
 _WIDEST = 128  # wider rows are only taken for a longer prompt: attention is quadratic in t
 
@@ -28,9 +28,9 @@ class PackShape(NamedTuple):
 
     b: int  # rows
     t: int  # tokens of a row
-    a: int  # answer rows
+    a: int  # answer rows, and other tokens that p has no room for
     n: int  # captured rows
-    p: int | None = None  # tokens that are no answer rows; None: room for b * t
+    p: int | None = None  # other tokens; None: room for b * t
 
 
 class Places(NamedTuple):
@@ -77,7 +77,8 @@ def pack(
     """Packs prompts into one `Batch` of numpy arrays (int32, float32, bool).
 
     Prompts are sorted (`sorted_order`) and placed first-fit; answer and captured rows come prompt after prompt in
-    sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`.
+    sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`. Other tokens
+    that are too many for `p` follow the answer rows: a shape need not have room for the most of both sorts.
     With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels.
 
     Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
@@ -104,12 +105,14 @@ def pack(
     captured = [at + captured_positions(item, token_rule) for at, item in zip(base, ranked, strict=True)]
     counts = [len(item.labels) for item in ranked]
     nowhere = shape.b * shape.t
+    p = nowhere if shape.p is None else shape.p
+    within, over = _parted(others, p)
     return Batch(
         tokens_bt=tokens_bt,
         positions_bt=positions_bt,
         segments_bt=segments_bt,
-        prompt_at_p=_filled("p", others, nowhere if shape.p is None else shape.p, nowhere, np.int32),
-        answer_at_a=_filled("a", answers, shape.a, nowhere, np.int32),
+        prompt_at_p=_filled("p", [within], p, nowhere, np.int32),
+        answer_at_a=_filled("a", [*answers, over], shape.a, nowhere, np.int32),
         labels_a=_filled("a", [item.labels for item in ranked], shape.a, NO_LABEL, np.int32),
         weights_a=_filled("a", [np.repeat(_row_weights(counts, micro_batch_size), counts)], shape.a, 0, np.float32),
         item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
@@ -118,6 +121,19 @@ def pack(
         versus_a=_filled("a", [_versus(item) for item in ranked], shape.a, NO_LABEL, np.int32) if compare else None,
         only_answers=token_rule.startswith("ans"),
     )
+
+
+def _parted(others: Sequence[np.ndarray], p: int) -> tuple[np.ndarray, np.ndarray]:
+    """(`p` of the prompts' tokens, those that are too many): a prompt's first tokens are kept, answers are far.
+
+    Models load a text's first token with huge values, which are best not sent on where nobody needs them.
+    """
+    nothing = np.zeros(0, np.int64)
+    depth = np.concatenate([nothing, *(np.arange(len(one)) for one in others)])
+    flat = np.concatenate([nothing, *others])
+    over = np.zeros(len(flat), bool)
+    over[np.argsort(depth, kind="stable")[p:]] = True
+    return flat[~over], flat[over]
 
 
 def _versus(item: TokenItem) -> Sequence[int]:
@@ -176,8 +192,9 @@ def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackS
             b = max([1, *(first_fit(row, t).rows for row in lengths)])
             best = min(best, (b * _cost(t), t, b))
     _, t, b = best
-    p, a, n = np.max([_rows(items, token_rule) for items in batches] or [(0, 0, 0)], axis=0).tolist()
-    return PackShape(b, t, _up(a), _up(n), _up(p))
+    total, a, n = np.max([_rows(items, token_rule) for items in batches] or [(0, 0, 0)], axis=0).tolist()
+    p, a = _room(total, a)
+    return PackShape(b, t, a, _up(n), p)
 
 
 def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tuple[PackShape, ...]:
@@ -188,35 +205,47 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
     whole = plan_shape(batches, token_rule)
     sizes = [_rows(items, token_rule)[:2] for items in batches]
     order = sorted(range(len(batches)), key=lambda m: sum(sizes[m]))
-    total, count = sum(map(sum, sizes)), len(batches)
-    least = count * ((whole.p or 0) + whole.a)  # rows run in all
-    if count < FEW or 1 - total / max(least, 1) <= MOST_WASTE:
+    count, each = len(batches), _work(whole.p or 0, whole.a)
+    least = count * each  # work in all
+    if count < FEW or 1 - sum(map(sum, sizes)) / max(least, 1) <= MOST_WASTE:
         return (whole,)
-    p = a = split = 0
+    total = a = split = 0
     for place, m in enumerate(order[:-1]):
-        p, a = max(p, sizes[m][0]), max(a, sizes[m][1])
-        rows = (place + 1) * (_up(p) + _up(a)) + (count - place - 1) * ((whole.p or 0) + whole.a)
-        if rows < least:
-            least, split = rows, place + 1
+        total, a = max(total, sizes[m][0]), max(a, sizes[m][1])
+        work = (place + 1) * _work(*_room(total, a)) + (count - place - 1) * each
+        if work < least:
+            least, split = work, place + 1
     return (plan_shape([batches[m] for m in order[:split]], token_rule), whole) if split else (whole,)
 
 
 def fitting(shapes: Sequence[PackShape], items: Sequence[TokenItem], token_rule: str) -> PackShape:
     """The first of the shapes that the prompts fit, or the last."""
-    p, a, n = _rows(items, token_rule)
+    total, a, n = _rows(items, token_rule)
     for shape in shapes[:-1]:
-        if (shape.p is None or p <= shape.p) and a <= shape.a and n <= shape.n and _fits(items, shape):
+        has_room = shape.p is None or total <= shape.p + shape.a
+        if has_room and a <= shape.a and n <= shape.n and _fits(items, shape):
             return shape
     return shapes[-1]
 
 
 def _rows(items: Sequence[TokenItem], token_rule: str) -> tuple[int, int, int]:
-    """(p, a, n) of the prompts."""
+    """(tokens, answer rows, captured rows) of the prompts."""
     return (
-        sum(item.answer_start for item in items),
+        sum(len(item.tokens) for item in items),
         sum(len(item.labels) for item in items),
         sum(len(captured_positions(item, token_rule)) for item in items),
     )
+
+
+def _room(tokens: int, a: int) -> tuple[int, int]:
+    """(p, a) for so many tokens at most, and at most so many answer rows of them."""
+    a = _up(a)
+    return max(_up(tokens) - a, _LANES), a
+
+
+def _work(p: int, a: int) -> int:
+    """Of so many rows: an answer's counts double, for it goes into the vocabulary, and back where it is captured."""
+    return p + 2 * a
 
 
 def _fits(items: Sequence[TokenItem], shape: PackShape) -> bool:

@@ -29,7 +29,7 @@ def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[A
 def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Float[Array, "m d"]:
     """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits.
 
-    Prompts' rows, then the answers'.
+    The rows of p, then those of a.
     """
     stop = decoder.lowest_layer(sites)
     layout = of_batch(batch)
