@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.model.name_or_path = "smollm2-135m"  # a known name, or a local Hugging Face directory
     config.model.accept_terms = False  # of a model that has terms of use to be accepted, before it is fetched
     config.model.dtype = "auto"  # of the weights: auto, float32, bfloat16; edits are always float32
+    config.model.remat = False  # gradients compute each layer again on their way back: less memory, more time
     config.model.edit_modules = LLAMA_SITES  # the published ones for Llama-3-8B
 
     config.editor = ml_collections.ConfigDict(EDITORS[str(args["editor"])])  # one table of defaults, listed there

@@ -63,6 +63,7 @@ class LMConfig:
     max_length: int = 2048
     eos_ids: tuple[int, ...] = ()
     dtype: str = "float32"
+    remat: bool = False  # a gradient computes each layer again on its way back: less memory, more time
 
     @property
     def turned(self) -> int:

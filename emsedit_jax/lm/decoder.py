@@ -6,7 +6,6 @@ differentiated, so one prefix serves every later pass over the same prompts. `su
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,10 +25,11 @@ from emsedit_jax.lm.layers import (
     causal_mask,
     linear,
     norm,
+    precision,
     rope_tables,
     rotate,
 )
-from emsedit_jax.lm.layout import Layout, cut, of_batch
+from emsedit_jax.lm.layout import Captured, Layout, captured_of, cut, of_batch
 from emsedit_jax.lm.params import Params
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
 
@@ -45,7 +45,7 @@ def block(
     mask_btu: Bool[Array, "b t u"],
     rope: Rope | None,
     taps: dict[str, Tap],
-    captured: tuple[Int[AnyArray, " n"] | None, ...],
+    captured: Captured | None,
     layout: Layout | None,
     cache: tuple[KVCache, Int[Array, ""]] | None,
     keep: int | None = None,
@@ -55,43 +55,19 @@ def block(
     Jitted by itself so that the layers of an unrolled program, which differ in weights only, are traced once.
 
     Args:
-      parts: all tokens; without a layout one [b, t, d], else flat rows, whose maps run part by part.
-      captured: for each part which of its rows are captured; past its end where not, None where none is.
+      parts: all tokens; without a layout one [b, t, d], else flat rows, in parts that are pulled back one by one.
+      captured: which rows of the last part are; parts before it are constants.
       layout: of the flat rows.
       keep: so many last rows alone go on after attention; the others serve them by their keys and values.
     """
-    with precision(config):
-        return _block(config, layer, parts, mask_btu, rope, taps, captured, layout, cache, keep)
-
-
-def precision(config: LMConfig) -> contextlib.AbstractContextManager:
-    """Float32 models in float32, not in TF32 or bf16 products; others as fast as their own dtype goes."""
-    return jax.default_matmul_precision("highest") if config.dtype == "float32" else contextlib.nullcontext()
-
-
-def _block(
-    config: LMConfig,
-    layer: dict,
-    parts: tuple[Array, ...],
-    mask_btu: Array,
-    rope: Rope | None,
-    taps: dict[str, Tap],
-    captured: tuple[AnyArray | None, ...],
-    layout: Layout | None,
-    cache: tuple[KVCache, Array] | None,
-    keep: int | None,
-) -> tuple[tuple[Array, ...], dict[str, Array], KVCache | None]:
     inputs: dict[str, Array] = {}
 
     def apply(module: str, parts: tuple[Array, ...]) -> tuple[Array, ...]:
         part, name = module.split(".")
-        found = []
-        for x, at_n in zip(parts, captured[len(captured) - len(parts) :], strict=True):
-            y, keys_nk = linear(layer[part][name], x, taps.get(module), at_n)
-            found.append(y)
-            if keys_nk is not None:
-                inputs[module] = inputs[module] + keys_nk if module in inputs else keys_nk
-        return tuple(found)
+        outs, keys_nk = linear(layer[part][name], parts, taps.get(module), captured)
+        if keys_nk is not None:
+            inputs[module] = keys_nk
+        return outs
 
     def normed(name: str, parts: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(norm(config, layer[name], x) for x in parts)
@@ -214,7 +190,7 @@ def prefix(
         tokens, positions = (layout.collect(one[..., None])[..., 0] for one in (tokens_bt, positions_bt))
     parts = (embed(config, params, tokens, positions),)
     for layer, (mask, rope) in zip(params["layers"][:stop], around[:stop], strict=True):
-        parts, _, _ = block(config, layer, parts, mask, rope, {}, (None,), layout, None)
+        parts, _, _ = block(config, layer, parts, mask, rope, {}, None, layout, None)
     return parts[0]
 
 
@@ -234,11 +210,12 @@ def suffix(
     With probes, also the inputs of every edit site at the captured rows, per site group.
     """
     around = surroundings(config, positions_bt, causal_mask(segments_bt))
+    captured = captured_of(capture_at_n, segments_bt.size) if capture_at_n is not None else None
     found: dict[tuple[int, str], Array] = {}
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
         (x_btd,), inputs, _ = block(
-            config, params["layers"][number], (x_btd,), *around[number], taps, (capture_at_n,), None, None
+            config, params["layers"][number], (x_btd,), *around[number], taps, captured, None, None
         )
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
     return x_btd, _by_group(sites, found) if probes is not None else ()
@@ -255,26 +232,26 @@ def answer_logits(
 ) -> tuple[Float[Array, "a V"], Keys]:
     """`suffix`, for the logits of the answers' rows alone: b x t x vocabulary is never built.
 
-    In the last layer the prompts' rows are needed for their keys and values only. Where nothing but answers' rows is
-    probed, prompts' rows and answers' rows go through the layers apart: no prompt's row depends on a probe then, so
-    that nothing is pulled back through them.
+    In the last layer the rows of p are needed for their keys and values only. Where none but answers' rows are probed,
+    the rows of p and a go through the layers apart: none of p depends on a probe, so nothing is pulled back there.
     """
     layout, (p, a) = of_batch(batch), (batch.prompt_at_p.shape[0], batch.answer_at_a.shape[0])
     around = surroundings(config, batch.positions_bt, causal_mask(batch.segments_bt))
     parts: Parts = (prefix_md,)
-    captured: tuple[Array | None, ...] = (None,)
+    captured = None
     apart = probes is not None and batch.only_answers
     if probes is not None:
         row_n = jnp.asarray(layout.row_bt).reshape(-1).at[batch.capture_at_n].get(mode="fill", fill_value=p + a)
-        captured = (None, jnp.where(row_n < p, a, row_n - p)) if apart else (row_n,)
+        captured = captured_of(jnp.where(row_n < p, a, row_n - p), a) if apart else captured_of(row_n, p + a)
     if apart:
         parts = prefix_md[:p], prefix_md[p:]
+    layer = jax.checkpoint(block, static_argnums=(0, 9)) if config.remat else block
     found: dict[tuple[int, str], Array] = {}
     for number in range(lowest_layer(sites), config.num_layers):
         taps = layer_taps(sites, number, deltas, probes)
         last = number == config.num_layers - 1
         keep = a if last and (apart or probes is None or not taps) else None
-        parts, inputs, _ = block(
+        parts, inputs, _ = layer(
             config, params["layers"][number], parts, *around[number], taps, captured, layout, None, keep
         )
         if apart and not last:
@@ -291,8 +268,8 @@ def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Floa
     """Final norm and head; float32."""
     y = norm(config, params["norm"], x)
     head_Vd = params["embed" if config.tied_head else "head"]["w"]
-    with precision(config):
-        scores = jnp.einsum("...d,Vd->...V", y, head_Vd, preferred_element_type=jnp.float32)
+    whole = {"precision": precision(head_Vd), "preferred_element_type": jnp.float32}
+    scores = jnp.einsum("...d,Vd->...V", y, head_Vd, **whole)
     if config.head_bias:
         scores = scores + params["head"]["b"].astype(jnp.float32)
     return cap(scores, config.logit_cap)

@@ -226,7 +226,7 @@ def _advance(
     for number, (layer, cache) in enumerate(zip(params["layers"], caches, strict=True)):
         taps = decoder.layer_taps(sites, number, deltas, None) if deltas is not None else {}
         place = cache, jnp.asarray(start)
-        (x_btd,), _, cache = decoder.block(config, layer, (x_btd,), *around[number], taps, (None,), None, place)
+        (x_btd,), _, cache = decoder.block(config, layer, (x_btd,), *around[number], taps, None, None, place)
         updated.append(cache)
     return decoder.logits(config, params, x_btd[:, -1]), tuple(updated)
 

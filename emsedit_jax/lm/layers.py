@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from emsedit_jax.lm.config import LMConfig, inverse_frequencies
+from emsedit_jax.lm.layout import Captured, cut
 from emsedit_jax.types import AnyArray
 
 ACTIVATIONS = {
@@ -40,25 +41,66 @@ class KVCache(NamedTuple):
     v_buge: Float[Array, "b u g e"]
 
 
+def precision(x: Array) -> jax.lax.Precision | None:
+    """Of products with such weights: float32 in float32, not in TF32 or bf16; others as fast as can be."""
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+
+
+def product(parts: tuple[Float[Array, "*_rows k"], ...], w_kv: Float[Array, "k v"]) -> tuple[Array, ...]:
+    """`x W` of each part in one product: on a CPU each packs W anew. All parts but the last are constants.
+
+    Its derivative is a product for the last part's rows alone, which JAX would take for all of them.
+    """
+    if len(parts) == 1:
+        return (jnp.matmul(parts[0], w_kv, precision=precision(w_kv)),)
+    *fixed, last = _product(parts, w_kv)
+    return (*map(jax.lax.stop_gradient, fixed), last)
+
+
+@jax.custom_vjp
+def _product(parts: tuple[Array, ...], w_kv: Array) -> tuple[Array, ...]:
+    return cut(jnp.matmul(jnp.concatenate(parts), w_kv, precision=precision(w_kv)), parts)
+
+
+def _product_forth(parts: tuple[Array, ...], w_kv: Array) -> tuple[tuple[Array, ...], tuple]:
+    return _product(parts, w_kv), (parts, w_kv)
+
+
+def _product_back(given: tuple, found: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+    (*fixed, last), w_kv = given
+    multiply = functools.partial(jnp.einsum, precision=precision(w_kv))
+    of_last = multiply("mv,kv->mk", found[-1], w_kv)
+    return (*map(jnp.zeros_like, fixed), of_last), multiply("mk,mv->kv", last, found[-1])
+
+
+_product.defvjp(_product_forth, _product_back)
+
+
 def linear(
-    weights: dict, x: Float[Array, "*rows k"], tap: Tap | None, capture_at_n: Int[AnyArray, " n"] | None
-) -> tuple[Float[Array, "*rows v"], Float[Array, "n k"] | None]:
-    """`x (W + delta) + b`, and the inputs at the captured of all rows where the tap has a probe."""
-    w_kv = weights["w"]
-    if tap is None or tap.delta_kv is None:
-        y = x @ w_kv
-    elif w_kv.dtype == jnp.float32:
-        y = x @ (w_kv + tap.delta_kv)
-    else:  # a float32 edit of a bf16 weight stays apart, so that rounding cannot swallow it
-        change = jnp.matmul(x.astype(jnp.float32), tap.delta_kv)  # TF32 keeps more of it than the result's dtype will
-        y = (jnp.matmul(x, w_kv, preferred_element_type=jnp.float32) + change).astype(x.dtype)
+    weights: dict, parts: tuple[Float[Array, "*_rows k"], ...], tap: Tap | None, captured: Captured | None
+) -> tuple[tuple[Float[Array, "*_rows v"], ...], Float[Array, "n k"] | None]:
+    """`x (W + delta) + b` of each part, and the inputs at the captured rows where the tap has a probe.
+
+    Captured rows lie in the last part; all others are constants.
+    """
+    w_kv, delta_kv, probe_nv = weights["w"], *(tap or Tap(None, None))
+    if delta_kv is not None and w_kv.dtype != jnp.float32:
+        outs = tuple(_beside(x, w_kv, delta_kv) for x in parts)
+    else:
+        outs = product(parts, w_kv if delta_kv is None else w_kv + delta_kv)
     if "b" in weights:
-        y = y + weights["b"]
-    if tap is None or tap.probe_nv is None or capture_at_n is None:
-        return y, None
-    y_mv = y.reshape(-1, y.shape[-1]).at[capture_at_n].add(tap.probe_nv.astype(y.dtype), mode="drop")
-    keys_nk = x.reshape(-1, x.shape[-1]).at[capture_at_n].get(mode="fill", fill_value=0)
-    return y_mv.reshape(y.shape), keys_nk.astype(jnp.float32)
+        outs = tuple(y + weights["b"] for y in outs)
+    if probe_nv is None or captured is None:
+        return outs, None
+    x, (*fixed, y) = parts[-1], outs
+    keys_nk = captured.collect(x.reshape(-1, x.shape[-1])).astype(jnp.float32)
+    return (*fixed, y + captured.spread(probe_nv.astype(y.dtype)).reshape(y.shape)), keys_nk
+
+
+def _beside(x: Array, w_kv: Array, delta_kv: Array) -> Array:
+    """A float32 edit of a bf16 weight stays apart from it, so that rounding cannot swallow it."""
+    change = jnp.matmul(x.astype(jnp.float32), delta_kv)  # TF32 keeps more of it than the result's dtype will
+    return (jnp.matmul(x, w_kv, preferred_element_type=jnp.float32) + change).astype(x.dtype)
 
 
 def norm(config: LMConfig, weights: dict, x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
@@ -115,8 +157,9 @@ def attend(
     b, t, h, e = q_bthe.shape
     g = k_buge.shape[2]
     q = q_bthe.reshape(b, t, g, h // g, e)
-    scores = jnp.einsum("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * config.scale
+    product = functools.partial(jnp.einsum, precision=precision(v_buge))
+    scores = product("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * config.scale
     scores = cap(scores, config.attention_cap)
     scores = jnp.where(mask_btu[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_buge.dtype)
-    return jnp.einsum("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)
+    return product("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)

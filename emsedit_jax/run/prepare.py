@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -69,6 +70,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     a_trajectory, learning = _checked(config, method, found)
 
     lm = lm or _load(config.model)
+    lm = dataclasses.replace(lm, config=dataclasses.replace(lm.config, remat=config.model.remat or lm.config.remat))
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
 
     if config.dataset.on_bad_row == "skip":

@@ -122,6 +122,7 @@ FIELDS: dict[str, Field] = {
     "model.name_or_path": SOME_TEXT,
     "model.dtype": one_of(DTYPES),
     "model.accept_terms": BOOL,
+    "model.remat": BOOL,
     "model.edit_modules": PATTERNS,
     "dataset.rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),
     "dataset.train_rows": Field(_is_rows, "a range of rows such as 4096:8192, 4096: or :100; empty for all"),

@@ -15,6 +15,7 @@ from emsedit_jax.data.tokens import TOKEN_RULES
 from emsedit_jax.edit import capture, sites
 from emsedit_jax.lm import decoder
 from emsedit_jax.measure import score
+from emsedit_jax.meta import gradient
 from tests import jaxprs, tiny_lm
 from tests.quick_compiles import quick_compiles
 from tests.tiny_lm import CONFIG
@@ -24,6 +25,7 @@ __all__ = ["quick_compiles"]
 ITEMS = tiny_lm.prompts([(5, 2), (7, 3), (5, 2), (4, 3), (1, 4)])  # the last has no row before its answer's
 LABELS = sum(len(item.labels) for item in ITEMS)
 SHAPE = PackShape(b=2, t=24, a=16, n=40, p=24)
+FULL = PackShape(b=2, t=24, a=24, n=40, p=8)  # some of the prompts' tokens lie behind the answers' rows
 PLAIN = "one after the other"
 FAMILIES: dict[str, dict[str, Any]] = {
     PLAIN: {},
@@ -39,12 +41,12 @@ MODULES = (
 )
 
 
-def scene(family: str, modules: tuple[str, ...], rule: str):
+def scene(family: str, modules: tuple[str, ...], rule: str, shape: PackShape = SHAPE):
     config = dataclasses.replace(CONFIG, **FAMILIES[family])
     places = sites.resolve(config, [f"model.layers.{name}" for name in modules])
     rng = np.random.default_rng(0)
     deltas = tuple(jnp.asarray(0.1 * rng.normal(size=(len(g.layers), g.k, g.v)), jnp.float32) for g in places)
-    return config, places, tiny_lm.weights(config), deltas, tiny_lm.packed(ITEMS, SHAPE, rule=rule)
+    return config, places, tiny_lm.weights(config), deltas, tiny_lm.packed(ITEMS, shape, rule=rule)
 
 
 def close(one, other):
@@ -74,9 +76,12 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize(("family", "modules", "rule"), CASES)
-def test_logits_keys_and_value_gradients_are_the_same(family, modules, rule):
-    config, places, params, deltas, batch = scene(family, modules, rule)
+@pytest.mark.parametrize(
+    ("family", "modules", "rule", "shape"),
+    [*((*case, SHAPE) for case in CASES), *((PLAIN, MODULES[1], rule, FULL) for rule in ("ans", "all"))],
+)
+def test_logits_keys_and_value_gradients_are_the_same(family, modules, rule, shape):
+    config, places, params, deltas, batch = scene(family, modules, rule, shape)
     probes = tuple(jnp.zeros((len(g.layers), SHAPE.n, g.v)) for g in places)
     found = {}
     for way in (apart, together):
@@ -90,10 +95,18 @@ def test_logits_keys_and_value_gradients_are_the_same(family, modules, rule):
     assert not any(np.any(one) for one in unused)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_of_the_edits_are_the_same(family):
+def test_the_full_shape_is_full():
+    batch = tiny_lm.packed(ITEMS, FULL)
+    assert batch.prompt_at_p.max() < batch.tokens_bt.size
+    over = batch.answer_at_a[LABELS:]
+    assert (over < batch.tokens_bt.size).sum() == 9
+    assert batch.positions_bt.ravel()[over[:9]].min() > 0  # prompts' first tokens are not among them
+
+
+@pytest.mark.parametrize(("family", "shape"), [*((family, SHAPE) for family in FAMILIES), (PLAIN, FULL)])
+def test_gradients_of_the_edits_are_the_same(family, shape):
     """They reach through the prompts' rows, too."""
-    config, places, params, deltas, batch = scene(family, MODULES[2], "ans")
+    config, places, params, deltas, batch = scene(family, MODULES[2], "ans", shape)
     found = []
     for way in (apart, together):
         loss = lambda deltas, way=way: jnp.sum(jnp.sin(way(config, places, params, deltas, batch, None)[0]))  # noqa: E731
@@ -130,11 +143,23 @@ def test_in_the_last_layer_prompts_rows_are_there_for_keys_and_values():
 
 def test_captured_answers_are_pulled_back_through_their_own_rows_alone():
     captured, _ = counted("ans")
-    assert captured[27] == FORWARD + LAST  # forward
-    assert captured[16] > 2 * FORWARD
-    assert 27 + 16 not in captured
+    assert captured[27 + 16] == FORWARD + LAST  # forward, together
+    forward, backward = 4 + 1, 1 + 2 * 7 + 4  # o, gate, up, down, head; all of these, but q, k, v of the lowest layer
+    assert captured[16] == forward + backward
+    assert 27 not in captured
 
 
 def test_captured_prompts_rows_are_pulled_back_through():
     captured, _ = counted("all")
     assert captured[27 + 16] > 2 * FORWARD
+
+
+@pytest.mark.parametrize("rule", ["ans", "all"])
+@pytest.mark.parametrize("program", [capture.capture, gradient.add_equiv])
+def test_no_row_is_scattered(program, rule):
+    """Which XLA would do row by row on a CPU; the loss's own derivative puts 1 to each label."""
+    config, places, params, deltas, batch = scene(PLAIN, MODULES[1], rule)
+    more = (1.0, deltas) if program is gradient.add_equiv else ()
+    given = params, deltas, capture.prefix(config, places, params, batch), batch, *more
+    found = list(jaxprs.equations("scatter-add", functools.partial(program, config, places), *given))
+    assert [one.outvars[0].aval.shape for one in found] == [(SHAPE.a, config.vocabulary)]

@@ -8,9 +8,10 @@ import pytest
 from emsedit_jax.lm import layers
 from emsedit_jax.lm.config import inverse_frequencies
 from emsedit_jax.lm.layers import Tap, causal_mask
+from emsedit_jax.lm.layout import captured_of
 from tests.tiny_lm import CONFIG
 
-linear, attend = jax.jit(layers.linear), jax.jit(layers.attend, static_argnums=0)
+attend = jax.jit(layers.attend, static_argnums=0)
 norm = jax.jit(layers.norm, static_argnums=0)
 rope_tables = jax.jit(layers.rope_tables, static_argnums=(0, 2))
 rotate = jax.jit(layers.rotate, static_argnums=2)
@@ -22,6 +23,12 @@ def draw(*shape, seed=0):
 
 
 # ---- the linear map and what is done to it ----
+
+
+@jax.jit
+def linear(weights, x, tap, captured):
+    (y,), keys_nk = layers.linear(weights, (x,), tap, captured)
+    return y, keys_nk
 
 
 def test_linear_without_a_tap():
@@ -42,11 +49,26 @@ def test_a_probe_is_added_and_keys_are_taken_at_the_captured_rows_alone():
     weights, x_btk, probe_nv = {"w": draw(3, 5)}, draw(2, 4, 3, seed=2), draw(3, 5, seed=3)
     capture_at_n = jnp.array([6, 1, 8])  # 8 = b * t: unused
     plain_btv, _ = linear(weights, x_btk, None, None)
-    y_btv, keys_nk = linear(weights, x_btk, Tap(None, probe_nv), capture_at_n)
+    y_btv, keys_nk = linear(weights, x_btk, Tap(None, probe_nv), captured_of(capture_at_n, 8))
     expected = np.array(plain_btv).reshape(8, 5)
     expected[[6, 1]] += probe_nv[:2]
     np.testing.assert_allclose(np.reshape(y_btv, (8, 5)), expected, atol=1e-6)
     np.testing.assert_array_equal(keys_nk, np.stack([x_btk[1, 2], x_btk[0, 1], np.zeros(3)]))
+
+
+@pytest.mark.parametrize("sizes", [(5,), (5, 3), (4, 1, 6)])
+def test_parts_are_multiplied_together_and_only_the_last_is_pulled_back(sizes):
+    w_kv, parts = draw(3, 5), tuple(draw(size, 3, seed=size) for size in sizes)
+
+    def each(parts, w_kv):
+        *fixed, last = (x @ w_kv for x in parts)
+        return (*map(jax.lax.stop_gradient, fixed), last)
+
+    found, pull = jax.vjp(layers.product, parts, w_kv)
+    wanted, pull_each = jax.vjp(each, parts, w_kv)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), found, wanted)
+    back, back_each = (one(tuple(jnp.cos(y) for y in wanted)) for one in (pull, pull_each))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), back, back_each)
 
 
 def test_a_float32_delta_of_a_bf16_weight_is_not_rounded_away():

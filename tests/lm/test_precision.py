@@ -46,7 +46,7 @@ def test_networks_and_solves_are_float32_whatever_the_model():
     prefix_md, none = capture.prefix(CONFIG, SITES, params, batch), step.no_edit(SITES)
     trace = capture.capture(CONFIG, SITES, params, none, prefix_md, batch)
     state = trajectory.init(editor, 0)
-    for way in (step.learn_shift, step.teachable_shift):
+    for way in (step.learn_shift, step.learn_shift_into, step.teachable_shift):
         shift = functools.partial(way, SITES, editor.method.rule, editor.structure(0))
         found = precisions(shift, none, state.thetas[0], state.stats[0], trace)
         assert found

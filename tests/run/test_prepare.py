@@ -336,3 +336,9 @@ def test_settings_of_the_optimiser():
     found = learning(*more, *long, "--config.train.clip=update", "--config.editor.max_grad_norm=2", batches=5)
     assert found.optimiser == OptimiserSpec(1e-5, "linear", 3, 30, 0.5, clip=2.0)
     assert (found.running_clip, found.max_grad_norm) == (False, 2.0)
+
+
+@pytest.mark.parametrize(("more", "remat"), [((), False), (("--config.model.remat",), True)])
+def test_passes_with_a_gradient_keep_less_where_that_is_asked_for(more, remat):
+    run = prepared(*more)
+    assert run.editor.config.remat == run.lm.config.remat == remat
