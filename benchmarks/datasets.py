@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cells
+from benchmarks import cells, command
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import cli
 
@@ -108,7 +108,7 @@ def _with_interval(summary: Mapping[str, Any], row: str, score: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = command.parser(__doc__)
     found.add_argument("--data", type=Path, required=True, help="folder with a folder for each data set")
     found.add_argument("--only", default="", metavar="NAMES", help="some data sets, such as zsre,fever")
     found.add_argument("--out", type=Path, default=Path("runs/datasets"), help="folder of the runs (%(default)s)")
@@ -125,9 +125,9 @@ def main(argv: Sequence[str]) -> None:
     commands = {name: flags(name, given.data, given.seed) for name in names}
     cli.quiet()
     found = {}
-    for name, command in commands.items():
-        print(f"\npython launch.py {shlex.join(command)}", flush=True)
-        summary = cells.finished(given.out / name, command)
+    for name, line in commands.items():
+        print(f"\npython launch.py {shlex.join(line)}", flush=True)
+        summary = cells.finished(given.out / name, line)
         if summary is not None:
             found[name] = summary
     print()

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import cells
+from benchmarks import cells, command
 from configs import common, gemma3, smollm2
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import cli
@@ -171,7 +171,7 @@ def wanted(titles: str) -> list[Row]:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = command.parser(__doc__)
     found.add_argument("--model", choices=MODELS, default="smollm2", help="model of configs/ (%(default)s)")
     found.add_argument("--accept-terms", action="store_true", help="the model's terms of use are accepted (gemma3)")
     found.add_argument("--data", type=Path, help="folder with the data sets")

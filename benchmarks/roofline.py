@@ -158,8 +158,8 @@ def scoring_phases(now: Scene) -> dict[str, Phase]:
     programs = [(score, (params, now.deltas, below(params, batch), batch)) for batch in batches]
     prefixes = [(below, (params, batch)) for batch in batches]
     return {
-        "scoring, first sight": Phase(lambda: score_edits(blank, plan, 0), first + again, prefixes + programs),
-        "scoring, stored": Phase(lambda: score_edits(model, plan, 0), again, programs),
+        "scoring, first sight": Phase(lambda: list(score_edits(blank, plan, [0])), first + again, prefixes + programs),
+        "scoring, stored": Phase(lambda: list(score_edits(model, plan, [0])), again, programs),
     }
 
 

@@ -114,7 +114,8 @@ class Ours:
         """All kinds' prompts of the first batch to be edited; without a store nothing is kept."""
         store = store or PrefixStore(*self.whole, 0)
         model = self.run.under(self.none)._replace(prefixes=store)
-        return score_edits(model, self.score_plan, 0)
+        (found,) = score_edits(model, self.score_plan, [0])
+        return found
 
 
 class Theirs:

@@ -8,7 +8,7 @@ depend on the passes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from emsedit_jax.data.batching import KINDS, EditPlan
@@ -40,9 +40,9 @@ class ScorePlan:
     cuts: Sequence[Sequence[Sequence[tuple[str, int]]]]  # [batches][passes][prompts]
     compare: bool  # whether any answer has to beat another one: the same for all passes, so one compiled program
 
-    def units(self, j: int) -> list[Unit]:
-        """The passes that score edit batch j."""
-        return [Unit(self._pack(j, sources), tuple(sources)) for sources in self.cuts[j]]
+    def units(self, j: int) -> Iterator[Unit]:
+        """The passes that score edit batch j, each packed when it is asked for."""
+        return (Unit(self._pack(j, sources), tuple(sources)) for sources in self.cuts[j])
 
     def passes(self) -> list[tuple[int, PackShape]]:
         """(tokens, shape) of every pass."""

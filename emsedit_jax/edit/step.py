@@ -79,14 +79,17 @@ def seen(stats: Stats, trace: Trace) -> Stats:
 see = jax.jit(seen)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def learn_shift(
+def _learn_shift(
     sites: Sites, rule: ShiftRule, spec: NetSpec, deltas: Deltas, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, Stats, Deltas, tuple[Array, ...]]:
     """(deltas with the shift added, statistics with the rows added, the shift, its errors)."""
     stats = seen(stats, trace)
     shift, error = shift_of(sites, rule, spec, theta, stats, trace)
     return jax.tree.map(jnp.add, deltas, shift), stats, shift, error
+
+
+learn_shift = jax.jit(_learn_shift, static_argnums=(0, 1, 2))
+learn_shift_into = jax.jit(_learn_shift, static_argnums=(0, 1, 2), donate_argnums=3)  # the deltas given are gone
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -99,7 +102,12 @@ def teachable_shift(
     return jax.tree.map(jnp.add, deltas, shift), stats, shift, error, pull
 
 
-add = jax.jit(lambda one, other: jax.tree.map(jnp.add, one, other))
+def _add(deltas: Deltas, shift: Deltas) -> Deltas:
+    return jax.tree.map(jnp.add, deltas, shift)
+
+
+add = jax.jit(_add)
+add_into = jax.jit(_add, donate_argnums=0)
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
@@ -127,19 +135,20 @@ def edit_step(
     prompts: Prompts,
     rows_at_once: int = ROWS_AT_ONCE,
     teach: bool = False,
+    donate: bool = False,
 ) -> tuple[Deltas, Stats, StepAux]:
     """Capture on the current weights, update the normaliser, shift, add (METHODS section 5).
 
     Two compiled programs rather than one: every step shares the capture, only the networks differ in shape. With more
     than `rows_at_once` rows the captured ones wait on the host and the shift is summed up chunk by chunk, unless there
     are fewer of them than a key is wide: a system of the keys' width is never built then. `teach`: the network is to be
-    given a gradient.
+    given a gradient. `donate`: nobody else needs the deltas given, which are gone afterwards.
     """
     captured = (capture(config, sites, params, deltas, *one) for one in prompts.passes())
     if prompts.rows <= max(rows_at_once, *(group.k for group in sites)):
         trace = joined(list(captured))
-        given = sites, rule, spec, deltas, theta, stats, trace
-        deltas, stats, shift, error, *pull = (teachable_shift if teach else learn_shift)(*given)
+        learn = teachable_shift if teach else (learn_shift_into if donate else learn_shift)
+        deltas, stats, shift, error, *pull = learn(sites, rule, spec, deltas, theta, stats, trace)
         return deltas, stats, StepAux((trace,), trace.loss, stats, shift, error, None, *pull)
     waiting, loss = stream.Waiting(sites, min(rows_at_once, stream.CHUNK)), jnp.zeros(())
     for trace in captured:
@@ -147,4 +156,5 @@ def edit_step(
         waiting.add(trace)
     traces = waiting.chunks()
     shift, error, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
-    return add(deltas, shift), stats, StepAux(traces, loss, stats, shift, error, sums)
+    deltas = (add_into if donate else add)(deltas, shift)
+    return deltas, stats, StepAux(traces, loss, stats, shift, error, sums)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.edited import Edited
+from emsedit_jax.measure.late import one_late
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
+
+One = TypeVar("One")
 
 
 class Answers(NamedTuple):
@@ -36,25 +39,44 @@ class Drift(NamedTuple):
 
 def ask(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Answers:
     """How likely each answer is; the store of prefixes knows the plan as `key`. `begun`: a pass begins."""
+
+    def pass_over(prefix_md: Array, batch: Batch) -> Array:
+        return read_tokens(*model.whole, prefix_md, batch, np.maximum(batch.labels_a, 0)[:, None])
+
     found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64))
-    for number, (batch, places) in enumerate(plan.units()):
-        begun()
-        prefix_md = model.prefixes.get(("ask", key, number), batch)
-        labels_a = np.maximum(batch.labels_a, 0)
-        logprob_aw = read_tokens(*model.whole, prefix_md, batch, labels_a[:, None])
-        found.logprob[list(places)] = _sums(batch, logprob_aw[:, 0])
-        found.tokens[list(places)] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
+    for batch, at, logprob_aw in _asked(model, plan, key, begun, pass_over):
+        found.logprob[at] = _sums(batch, np.asarray(logprob_aw)[:, 0])
+        found.tokens[at] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
     return found
+
+
+def _asked(
+    model: Edited,
+    plan: QuestionPlan,
+    key: str,
+    begun: Callable[[], None],
+    pass_over: Callable[[Array, Batch], One],
+) -> Iterator[tuple[Batch, list[int], One]]:
+    """(batch, its questions' places, what the pass finds) of every pass, each while the next one runs."""
+
+    def passes() -> Iterator[tuple[Batch, list[int], One]]:
+        for number, (batch, places) in enumerate(plan.units()):
+            begun()
+            yield batch, list(places), pass_over(model.prefixes.get(("ask", key, number), batch), batch)
+
+    return one_late(passes())
 
 
 def drift(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Drift:
     """How far the edits move what the model says to each question; the store of prefixes knows the plan as `key`."""
-    found, before = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items))), no_edit(model.sites)
-    for number, (batch, places) in enumerate(plan.units()):
-        begun()
-        prefix_md = model.prefixes.get(("ask", key, number), batch)
-        same_a, kl_a = _drift(model.config, model.sites, model.params, before, model.deltas, prefix_md, batch)
-        at, counts = list(places), _sums(batch, np.ones(len(np.asarray(batch.item_a))))
+    before = no_edit(model.sites)
+
+    def pass_over(prefix_md: Array, batch: Batch) -> tuple[Array, Array]:
+        return _drift(model.config, model.sites, model.params, before, model.deltas, prefix_md, batch)
+
+    found = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items)))
+    for batch, at, (same_a, kl_a) in _asked(model, plan, key, begun, pass_over):
+        counts = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
         found.same[at] = _sums(batch, same_a) / counts
         found.kl[at] = _sums(batch, kl_a) / counts
     return found

@@ -27,6 +27,7 @@ class PrefixStore:
         self._limit, self._held = limit_mb * 2**20, 0
         self._kept: collections.OrderedDict[Hashable, np.ndarray | jax.Array] = collections.OrderedDict()
         self._on_host = jax.default_backend() == "cpu"
+        self._arriving: Hashable = None  # the key of what is still on its way to the host
         self.hits, self.misses = 0, 0
 
     @property
@@ -44,12 +45,22 @@ class PrefixStore:
         self.misses += 1
         prefix_md = prefix(self._config, self._sites, self._params, batch)
         if prefix_md.nbytes <= self._limit:
-            self._kept[key] = prefix_md if self._on_host else np.asarray(prefix_md)
+            self._keep(key, prefix_md)
             self._held += prefix_md.nbytes
             while self._held > self._limit:
                 _, dropped = self._kept.popitem(last=False)
                 self._held -= dropped.nbytes
         return prefix_md
+
+    def _keep(self, key: Hashable, prefix_md: Array) -> None:
+        """In host memory, without waiting for it: it is there when the next one comes."""
+        self._kept[key] = prefix_md
+        if self._on_host:
+            return
+        prefix_md.copy_to_host_async()
+        if self._arriving in self._kept:
+            self._kept[self._arriving] = np.asarray(self._kept[self._arriving])
+        self._arriving = key
 
     def forget(self, *phases: str) -> None:
         """Gives back the memory of keys that name one of these phases first or second: they are over."""

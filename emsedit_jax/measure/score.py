@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from emsedit_jax.data.scoring import ScorePlan
+from emsedit_jax.data.scoring import ScorePlan, Unit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.edited import Edited
+from emsedit_jax.measure.late import one_late
 from emsedit_jax.measure.scores import NAMES
 from emsedit_jax.types import NO_LABEL, AnyArray, Batch, Deltas, Sites
 
@@ -56,20 +58,26 @@ def per_item(right_a: Bool[Array | np.ndarray, " a"], batch: Batch) -> Float[np.
 
 
 def score_edits(
-    model: Edited, plan: ScorePlan, j: int, facts: str = "eval", begun: Callable[[], None] = lambda: None
-) -> Shares:
-    """The scores of edit batch j's prompts of every kind; the store of prefixes knows the plan as `facts`.
+    model: Edited, plan: ScorePlan, js: Iterable[int], facts: str = "eval", begun: Callable[[], None] = lambda: None
+) -> Iterator[Shares]:
+    """The scores of these edit batches' prompts of every kind, batch by batch, each while the next one runs.
 
-    `begun` is called whenever a pass begins.
+    The store of prefixes knows the plan as `facts`; `begun` is called whenever a pass begins.
     """
-    found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
-    for number, unit in enumerate(plan.units(j)):
-        begun()
-        prefix_md = model.prefixes.get(("score", facts, j, number), unit.batch)
-        shares = per_item(score_batch(*model.whole, prefix_md, unit.batch), unit.batch)
-        for (kind, place), share in zip(unit.sources, shares, strict=True):
-            found[kind].append((place, float(share)))
-    return {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}
+
+    def asked() -> Iterator[tuple[int, Unit, Bool[Array, " a"]]]:
+        for j in js:
+            for number, unit in enumerate(plan.units(j)):
+                begun()
+                prefix_md = model.prefixes.get(("score", facts, j, number), unit.batch)
+                yield j, unit, score_batch(*model.whole, prefix_md, unit.batch)
+
+    for _, passes in itertools.groupby(one_late(asked()), key=lambda one: one[0]):
+        found: dict[str, list[tuple[int, float]]] = {kind: [] for kind in NAMES}
+        for _, unit, right_a in passes:
+            for (kind, place), share in zip(unit.sources, per_item(right_a, unit.batch), strict=True):
+                found[kind].append((place, float(share)))
+        yield {NAMES[kind]: np.array([share for _, share in sorted(pairs)]) for kind, pairs in found.items()}
 
 
 def means(shares: Sequence[Shares]) -> dict[str, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,14 @@ def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaSta
 
 
 def _step(
-    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts, i: int, teach: bool = False
+    editor: Editor,
+    params: Params,
+    deltas: Deltas,
+    state: MetaState,
+    prompts: Prompts,
+    i: int,
+    teach: bool = False,
+    donate: bool = False,
 ) -> tuple[Deltas, MetaState, StepAux]:
     slot = editor.slot(i)
     deltas, stats, aux = edit_step(
@@ -118,21 +125,31 @@ def _step(
         prompts,
         editor.rows_at_once,
         teach,
+        donate,
     )
     all_stats = (*state.stats[:slot], stats, *state.stats[slot + 1 :])
     return deltas, MetaState(state.thetas, all_stats, state.opt_state, state.grads), aux
 
 
 def edit_batch(
-    editor: Editor, params: Params, deltas: Deltas, state: MetaState, prompts: Prompts
-) -> tuple[Deltas, MetaState, tuple[StepAux, ...]]:
-    """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are."""
-    auxes = []
+    editor: Editor,
+    params: Params,
+    deltas: Deltas,
+    state: MetaState,
+    prompts: Prompts,
+    told: Callable[[StepAux], Any] = lambda aux: aux if aux.sums is None else aux.without_rows(),
+) -> tuple[Deltas, MetaState, tuple[Any, ...]]:
+    """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are.
+
+    `told` says what is to be kept of each step: the rest, as large as the edits, does not outlive it.
+    """
+    kept = []
+    deltas = jax.tree.map(jnp.copy, deltas)  # the caller's stay; from here on there is one set of edits
     for i in range(editor.iters):
-        deltas, state, aux = _step(editor, params, deltas, state, prompts, i)
-        aux = aux if aux.sums is None else aux.without_rows()  # streamed rows of one step at a time
-        auxes.append(aux)
-    return deltas, state, tuple(auxes)
+        deltas, state, aux = _step(editor, params, deltas, state, prompts, i, donate=True)
+        kept.append(told(aux))
+        del aux
+    return deltas, state, tuple(kept)
 
 
 def train_batch(

@@ -14,7 +14,7 @@ PHASES = ("train", "edit", "score")
 class PhaseClock:
     """Adds up the seconds of each phase without what was spent compiling inside it.
 
-    A phase must wait for the device before it ends, or its work is billed to the next one.
+    Work that a phase has not waited for is billed to the phase that does.
     """
 
     def __init__(self, compiling: CompileClock):

@@ -150,14 +150,12 @@ def _edited(
     n_batches, step = len(run.valid_plan), run.config.eval.glue_step
 
     def after_batch(j: int, deltas: Deltas) -> dict:
-        if run.config.eval.final_only:
-            return {}
         with clock.phase("score"):
-            own.append(scoring.score_batch(run, deltas, j))
+            own.extend(scoring.score_batches(run, deltas, [j]))
             row: dict = means(own[-1:])
             edits_made = {"edits": (j + 1) * run.config.dataset.n_edits}
             if run.config.editor.full_curve and _is_due(j + 1, run.config.eval.curve_step, n_batches):
-                row["so_far"] = means([*(scoring.score_batch(run, deltas, old) for old in range(j)), own[-1]])
+                row["so_far"] = means([*scoring.score_batches(run, deltas, range(j)), own[-1]])
                 so_far.append(edits_made | row["so_far"])
             if step and (j + 1) % step == 0 and j + 1 < n_batches:  # after the last it is asked with all the rest
                 row["ability"] = totals(examine.ability_scores(run, questions, deltas))
@@ -168,7 +166,7 @@ def _edited(
         workdir.append_jsonl(folder.metrics, row)
 
     def make() -> Edited:
-        deltas, _ = edit(run, state, clock, log, after_batch)
+        deltas, _ = edit(run, state, clock, log, None if run.config.eval.final_only else after_batch)
         digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
         return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far, ability)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -47,25 +49,36 @@ class Batchwise:
     """Progress over batches that take several passes each: units are done with the passes, and all with the batch."""
 
     def __init__(self, progress: Tracker):
-        self._progress, self._units, self._parts, self._done, self._shown = progress, 0, 1, 0, 0
+        self._progress = progress
+        self._begun: collections.deque[_Begun] = collections.deque()
 
     def batch(self, units: int, parts: int) -> None:
-        """A batch of so many units begins, in so many passes."""
-        self._units, self._parts, self._done, self._shown = units, parts, 0, 0
+        """A batch of so many units begins, in so many passes; others may not be done yet."""
+        self._begun.append(_Begun(units, parts))
 
     def next_pass(self) -> None:
-        """A pass begins: those before it are done."""
-        self._show(self._units * self._done // self._parts)
-        self._done += 1
+        """A pass over the last batch begins: those before it are done."""
+        one = self._begun[-1]
+        self._show(one, one.units * one.done // one.parts)
+        one.done += 1
 
     def end(self) -> None:
-        """The batch is done."""
-        self._show(self._units)
+        """The first batch that was not done is."""
+        one = self._begun.popleft()
+        self._show(one, one.units)
 
-    def _show(self, units: int) -> None:
-        if units > self._shown:
-            self._progress.advance(units - self._shown)
-            self._shown = units
+    def _show(self, one: _Begun, units: int) -> None:
+        if units > one.shown:
+            self._progress.advance(units - one.shown)
+            one.shown = units
+
+
+@dataclasses.dataclass
+class _Begun:
+    units: int
+    parts: int
+    done: int = 0
+    shown: int = 0
 
 
 class _Bar:

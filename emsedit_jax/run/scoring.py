@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.types import Deltas
 
 
-def score_batch(run: Prepared, deltas: Deltas, j: int, begun: Callable[[], None] = lambda: None) -> Shares:
-    """ES, GS and LS of one edit batch's prompts."""
-    return score_edits(run.under(deltas), run.score_plan, j, begun=begun)
+def score_batches(
+    run: Prepared, deltas: Deltas, js: Iterable[int], begun: Callable[[], None] = lambda: None
+) -> Iterator[Shares]:
+    """ES, GS and LS of these edit batches' prompts, batch by batch."""
+    return score_edits(run.under(deltas), run.score_plan, js, begun=begun)
 
 
 def score_all(
@@ -28,14 +30,22 @@ def score_all(
 ) -> dict[str, Score]:
     """ES, GS and LS of all edit batches' prompts under `deltas`; those of the last batch may be known."""
     n_batches, n_edits = len(run.valid_plan), run.config.dataset.n_edits
+    asked = range(n_batches if last is None else n_batches - 1)
     found = []
     with clock.phase("score"), track(n_batches * n_edits, f"scoring {words}", "facts") as progress:
         shown = Batchwise(progress)
-        for j in range(n_batches):
-            shown.batch(n_edits, len(run.score_plan.cuts[j]))
-            known = last if j == n_batches - 1 else None
-            found.append(known or score_batch(run, deltas, j, shown.next_pass))
+
+        def begun() -> Iterator[int]:
+            for j in asked:
+                shown.batch(n_edits, len(run.score_plan.cuts[j]))
+                yield j
+
+        for shares in score_batches(run, deltas, begun(), shown.next_pass):
+            found.append(shares)
             shown.end()
+        if last is not None:
+            found.append(last)
+            progress.advance(n_edits)
     return joined(run.valid_plan, found)
 
 

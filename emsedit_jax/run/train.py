@@ -1,9 +1,10 @@
-"""The two loops over edit batches, learning to edit and editing; metrics are read while the next batch runs."""
+"""The two loops over edit batches, learning to edit and editing; metrics are read late, while the next batch runs."""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.step import no_edit
+from emsedit_jax.measure.late import one_late
 from emsedit_jax.measure.score import Shares, means, score_edits
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.gradient import Lesson
@@ -20,18 +22,27 @@ from emsedit_jax.meta.trajectory import Learning
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.progress import Batchwise, track
-from emsedit_jax.run.watch import Diverged, check, check_update, step_row, training_row
+from emsedit_jax.run.watch import Diverged, check, check_update, of_step, step_row, training_row
 from emsedit_jax.types import Deltas, MetaState, Stats
 
 Log = Callable[[dict], None]
 
 
 class Waiting(NamedTuple):
-    """A batch's metrics that are still being computed, and the statistics before it."""
+    """A training batch's metrics that are still being computed, and the statistics before it."""
 
     place: dict
     row: dict
     stats: tuple[Stats, ...]
+
+
+class Written(NamedTuple):
+    """An edit batch whose metrics, like all the rest, are still being computed."""
+
+    j: int
+    row: dict
+    deltas: Deltas
+    state: MetaState
 
 
 def prompts_of(
@@ -177,37 +188,50 @@ def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> l
     deltas, now = no_edit(run.editor.sites), state
     for j in range(len(facts.plan)):
         prompts = prompts_of(run, "holdout", facts.plan, j, "edit")
-        deltas, now, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, now, prompts)
+        told = functools.partial(of_step, run.editor)
+        deltas, now, steps = trajectory.edit_batch(run.editor, run.lm.params, deltas, now, prompts, told)
         place = {"phase": "holdout", "trajectory": number, "batch": j}
-        check(run.editor, place, jax.device_get(step_row(run.editor, auxes)), None, state)
-    return [score_edits(run.under(deltas), facts, j, "holdout") for j in range(len(facts.plan))]
+        check(run.editor, place, jax.device_get(step_row(steps)), None, state)
+    return list(score_edits(run.under(deltas), facts, range(len(facts.plan)), "holdout"))
 
 
 # ---------------------------------------------------------------------------------------------- editing
 
 
 def edit(
-    run: Prepared, state: MetaState, clock: PhaseClock, log: Log, after_batch: Callable[[int, Deltas], dict]
+    run: Prepared, state: MetaState, clock: PhaseClock, log: Log, after_batch: Callable[[int, Deltas], dict] | None
 ) -> tuple[Deltas, MetaState]:
-    """Writes the facts, batch after batch, into the original model; `after_batch` may score and adds to the metrics.
+    """Writes the facts, batch after batch, into the original model.
+
+    `after_batch` scores each as soon as it is in and adds to its metrics. Without it nothing has to be known of a batch
+    before the next one begins, so that its metrics are read while that one runs.
 
     Raises: Diverged, with the edits of the batches before.
     """
     deltas = no_edit(run.editor.sites)
-    n_edits = run.config.dataset.n_edits
-    with track(len(run.valid_plan) * n_edits, "editing", "edits") as progress:
+    with track(len(run.valid_plan) * run.config.dataset.n_edits, "editing", "edits") as progress:
         shown = Batchwise(progress)
-        for j in range(len(run.valid_plan)):
-            former = (deltas if j else None, state)
+        batches = _written(run, state, clock, shown)
+        for one in one_late(batches) if after_batch is None else batches:
             with clock.phase("edit"):
-                prompts = prompts_of(run, "edit", run.valid_plan, j, "edit", shown.next_pass)
-                shown.batch(n_edits, run.editor.iters * len(prompts.batches))
-                deltas, state, auxes = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts)
-                row = jax.block_until_ready(step_row(run.editor, auxes))
-                del auxes  # the shifts of a batch do not outlive it
-            row, place = jax.device_get(row), {"phase": "edit", "batch": j}
-            check(run.editor, place, row, *former)
-            log(place | row | after_batch(j, deltas))
+                row = jax.device_get(one.row)
+            place = {"phase": "edit", "batch": one.j}
+            check(run.editor, place, row, deltas if one.j else None, state)
+            j, deltas, state = one.j, one.deltas, one.state
+            del one  # edits are large: none are held beside those that the next batch may have to fall back on
+            log(place | row | (after_batch(j, deltas) if after_batch is not None else {}))
             shown.end()
     run.prefixes.forget("edit")
     return deltas, state
+
+
+def _written(run: Prepared, state: MetaState, clock: PhaseClock, shown: Batchwise) -> Iterator[Written]:
+    """Edits batch after batch, without waiting for any."""
+    deltas = no_edit(run.editor.sites)
+    for j in range(len(run.valid_plan)):
+        with clock.phase("edit"):
+            prompts = prompts_of(run, "edit", run.valid_plan, j, "edit", shown.next_pass)
+            shown.batch(run.config.dataset.n_edits, run.editor.iters * len(prompts.batches))
+            told = functools.partial(of_step, run.editor)
+            deltas, state, steps = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts, told)
+        yield Written(j, step_row(steps), deltas, state)

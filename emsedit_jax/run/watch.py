@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,14 +39,16 @@ def shift_norms(sites: Sites, shift: Deltas) -> dict[str, jax.Array]:
     }
 
 
-def step_row(editor: Editor, auxes: tuple[StepAux, ...]) -> dict:
-    """The metrics of a batch's edit steps: a list entry a step, inside it a number a site. Still on the device."""
+def of_step(editor: Editor, aux: StepAux) -> dict:
+    """The metrics of an edit step, some of them a number a site. Still on the device."""
+    row = {"edit_loss": aux.loss, "shift_norm": shift_norms(editor.sites, aux.shift)}
     solves = editor.method.rule.ridge is not None
-    row = {
-        "edit_loss": [aux.loss for aux in auxes],
-        "shift_norm": [shift_norms(editor.sites, aux.shift) for aux in auxes],
-    }
-    return row | ({"solve_error": [_by_site(editor.sites, aux.error) for aux in auxes]} if solves else {})
+    return row | ({"solve_error": _by_site(editor.sites, aux.error)} if solves else {})
+
+
+def step_row(steps: Sequence[dict]) -> dict:
+    """The metrics of a batch's edit steps: a list entry a step."""
+    return {name: [step[name] for step in steps] for name in steps[0]}
 
 
 def training_row(editor: Editor, aux: TrainAux) -> dict:
@@ -56,7 +58,7 @@ def training_row(editor: Editor, aux: TrainAux) -> dict:
     gradient, each site's own part and the clipped sum's; and of the networks after each update.
     """
     updates = {"network_norm": list(aux.moved)} if aux.moved else {}
-    return step_row(editor, aux.steps) | {
+    return step_row([of_step(editor, step) for step in aux.steps]) | {
         "equiv_loss": [loss.equiv for loss in aux.losses],
         "locality_loss": [loss.locality for loss in aux.losses],
         "drift": [loss.drift for loss in aux.losses],

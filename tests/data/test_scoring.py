@@ -38,7 +38,7 @@ def test_prompts_are_cut_in_order_and_no_pass_is_over_the_limit(plan):
 @pytest.mark.parametrize("limit", [1, 6, 10, 10_000])
 def test_every_prompt_is_in_one_pass_and_all_passes_have_one_shape(plan, limit):
     scoring = plan_scoring(plan, limit)
-    units = [scoring.units(j) for j in range(2)]
+    units = [list(scoring.units(j)) for j in range(2)]
     wanted = [(kind, place) for kind, count in (("edit", 2), ("equiv", 2), ("unrel", 4)) for place in range(count)]
     for batch in units:
         assert [source for unit in batch for source in unit.sources] == wanted

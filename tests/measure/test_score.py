@@ -56,7 +56,7 @@ def test_scores_are_the_shares_of_what_the_model_says(lm, sites, edited, with_ed
     plan = plan_scoring(answers(lm, sites, deltas), batch_tokens)
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
     for _ in range(2):  # the second time from kept prefixes
-        found = score.score_edits(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, 0)
+        (found,) = score.score_edits(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, [0])
         assert {name: values.tolist() for name, values in found.items()} == EXPECTED
     assert prefixes.hits == prefixes.misses == len(plan.cuts[0])
 
@@ -64,7 +64,7 @@ def test_scores_are_the_shares_of_what_the_model_says(lm, sites, edited, with_ed
 def test_edits_change_what_is_right(lm, sites, edited):
     plan = plan_scoring(answers(lm, sites, no_edit(sites)), 4096)
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    found = score.score_edits(Edited(lm.config, sites, lm.params, edited, prefixes), plan, 0)
+    (found,) = score.score_edits(Edited(lm.config, sites, lm.params, edited, prefixes), plan, [0])
     assert {name: values.tolist() for name, values in found.items()} != EXPECTED
 
 
@@ -107,7 +107,9 @@ def alone(lm, sites, deltas, item):
 
 def found(lm, sites, deltas, plan, batch_tokens):
     prefixes = PrefixStore(lm.config, sites, lm.params, 64)
-    return score.score_edits(Edited(lm.config, sites, lm.params, deltas, prefixes), plan_scoring(plan, batch_tokens), 0)
+    model = Edited(lm.config, sites, lm.params, deltas, prefixes)
+    (found,) = score.score_edits(model, plan_scoring(plan, batch_tokens), [0])
+    return found
 
 
 @pytest.mark.parametrize("kinds", [("edit", "equiv", "unrel"), ("edit",)])

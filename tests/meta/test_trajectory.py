@@ -101,6 +101,21 @@ def test_editing_changes_the_edits_and_the_statistics_alone(name, params, start,
     assert len(auxes) == len(trained_aux.steps) == 2
 
 
+def test_edits_between_the_steps_of_a_batch_are_not_kept(params, start, monkeypatch):
+    before, edit_step = [], trajectory.edit_step
+
+    def spy(config, sites, rule, spec, params, deltas, *more):
+        before.append(deltas)
+        return edit_step(config, sites, rule, spec, params, deltas, *more)
+
+    monkeypatch.setattr(trajectory, "edit_step", spy)
+    given = no_edit(SITES), jax.device_put(start["emsedit"]), tiny_lm.given(params, TASKS[0].edit)
+    _, _, kept = trajectory.edit_batch(tiny_lm.editor("emsedit"), params, *given, lambda aux: float(aux.loss))
+    assert [leaf.is_deleted() for leaf in jax.tree.leaves(before)] == [True] * 2 * len(SITES)
+    assert not any(leaf.is_deleted() for leaf in given[0])  # the caller's
+    assert [type(loss) for loss in kept] == [float, float]  # what was asked for of each step, and no more
+
+
 @pytest.mark.parametrize("name", TRAJECTORY)
 def test_networks_and_optimiser_rest_until_the_trajectory_ends(name, start, trained):
     for _, state, _ in trained[name]:

@@ -81,7 +81,7 @@ def scorer(case: Case):
 
     def score(deltas: Deltas, batches: int) -> dict[str, np.ndarray]:
         edited = Edited(model.config, sites, model.params, deltas, store)
-        found = [score_edits(edited, passes, j) for j in range(batches)]
+        found = list(score_edits(edited, passes, range(batches)))
         return {
             name: np.concatenate([one[name][plan.order(j, kind)] for j, one in enumerate(found)])
             for kind, name in NAMES.items()

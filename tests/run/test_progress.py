@@ -75,3 +75,17 @@ def test_a_batch_is_done_with_its_passes():
         shown.end()
         seen.append(counter.done)
     assert seen == [0, 2, 5, 7, 10, 10, 12, 15, 20]
+
+
+def test_the_next_batch_may_begin_before_one_is_done():
+    counter = Counter()
+    shown = Batchwise(counter)
+    for _ in range(2):  # one pass, and the other
+        shown.batch(10, 2)
+    shown.next_pass()
+    shown.next_pass()
+    assert counter.done == 5  # of the batch that began last
+    shown.end()
+    assert counter.done == 15
+    shown.end()
+    assert counter.done == 20

@@ -45,11 +45,13 @@ def sound(tmp_path_factory, quick_compiles):
     return folder
 
 
-def test_a_singular_system_stops_with_the_edits_of_the_batches_before(sound, tmp_path, capsys):
+@pytest.mark.parametrize("late", [False, True], ids=["scored", "read late"])
+def test_a_singular_system_stops_with_the_edits_of_the_batches_before(sound, tmp_path, capsys, late):
     with_lambda(sound, tmp_path / "singular.safetensors", -80)
     load = f"--config.editor.load={tmp_path / 'singular.safetensors'}"
     mixed = facts(tmp_path / "mixed.json", 0, 1, 2, 3, 5, 5, 5, 5)  # the second batch asks one question four times
-    line = stopped(capsys, tmp_path / "run", load, f"--config.dataset.valid_path={mixed}")
+    more = ["--config.eval.final_only"] if late else []
+    line = stopped(capsys, tmp_path / "run", load, f"--config.dataset.valid_path={mixed}", *more)
     assert line.startswith(f"edit batch 1, step 0, site {SITE}: the ridge s")
     assert "singular" in line
     assert "or edit fewer facts at once that are asked in the same words." in line

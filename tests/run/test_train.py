@@ -80,3 +80,24 @@ def test_each_batch_adds_its_shift_to_the_edits_before(ultraedit, clock):
             added = np.linalg.norm(np.asarray(new[0][s], np.float64) - np.asarray(old[0][s], np.float64))
             np.testing.assert_allclose(norms[name], added, rtol=1e-4)
             assert added > 0
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_metrics_are_read_while_the_next_batch_runs_unless_it_is_scored(ultraedit, clock, monkeypatch, scored):
+    events, edit_batch = [], trajectory.edit_batch
+
+    def begun(*given):
+        events.append("begun")
+        return edit_batch(*given)
+
+    def after_batch(j, deltas):
+        events.append("scored")
+        return {}
+
+    monkeypatch.setattr(trajectory, "edit_batch", begun)
+    state = trajectory.init(ultraedit.editor, 0)
+    found = edit(ultraedit, state, clock, lambda row: events.append("told"), after_batch if scored else None)
+    assert events == (["begun", "scored", "told"] * 2 if scored else ["begun", "begun", "told", "told"])
+    usual = edit(ultraedit, state, clock, lambda row: None, None)
+    assert alike(found[0], usual[0])
+    assert clock.seconds["edit"] > 0
