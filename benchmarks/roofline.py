@@ -19,6 +19,7 @@ tokenizer, and a model of any size that the device holds can be timed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import statistics
 import sys
@@ -32,7 +33,7 @@ from benchmarks import command, flops, made_up, peaks, timing
 from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.capture import Prompts
-from emsedit_jax.edit.step import StepAux, learn_shift, no_edit
+from emsedit_jax.edit.step import StepAux, learn_shift, no_edit, teachable_shift
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.score import score_batch, score_edits
@@ -139,7 +140,8 @@ def network_phases(now: Scene) -> dict[str, Phase]:
     given = now.deltas, theta, state.stats[slot], now.step.traces[0]
     found = {"shift": Phase(lambda: shift(*given), flops.shift(*kind, rows), [(shift, given)], of_model=False)}
     if now.run.learning is not None:
-        wanted = theta, now.step, no_edit(editor.sites)
+        *_, kept = teachable_shift(*kind, *given)  # as training leaves it: the network does not run forward again
+        wanted = theta, dataclasses.replace(now.step, pull=kept), no_edit(editor.sites)
         found["pull-back"] = Phase(
             lambda: pull(*wanted), flops.pull_back(*kind, rows), [(pull, wanted)], of_model=False
         )

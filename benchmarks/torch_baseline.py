@@ -90,6 +90,14 @@ class Ours:
     def edit(self):
         return trajectory.edit_batch(self.editor, self.whole[2], self.none, self.state, self.prompts("edit"))
 
+    def taught(self):
+        """As training edits: each step keeps what the way back to its network needs."""
+        deltas, state, prompts, auxes = self.none, self.state, self.prompts("edit"), []
+        for i in range(self.editor.iters):
+            deltas, state, aux = trajectory.step(self.editor, self.whole[2], deltas, state, prompts, i, teach=True)
+            auxes.append(aux)
+        return deltas, auxes
+
     def weight_gradient(self, deltas):
         lesson = [Lesson(self.prompts("equiv"), None, 1.0)]
         drift = self.learning.drift_coef
@@ -217,7 +225,7 @@ def phases(run: Prepared, ours: Ours, theirs: Theirs) -> dict[str, tuple[Callabl
     """Name -> (our call, PyTorch's). What starts in the middle of a batch starts from what its own side found."""
     way, micro = theirs.way, theirs.micro
     trace = ours.capture()
-    deltas, _, auxes = ours.edit()
+    deltas, auxes = ours.taught()
     weights = ours.weight_gradient(deltas)
     captured, shifted, their_weights = way.capture(micro["edit"]), theirs.edit(), theirs.weight_gradient()
     store = PrefixStore(*ours.whole, run.config.eval.prefix_store_mb)

@@ -102,7 +102,7 @@ def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaSta
     return MetaState(thetas, stats, opt_state, grads)
 
 
-def _step(
+def step(
     editor: Editor,
     params: Params,
     deltas: Deltas,
@@ -112,6 +112,7 @@ def _step(
     teach: bool = False,
     donate: bool = False,
 ) -> tuple[Deltas, MetaState, StepAux]:
+    """One edit step of a batch, with its own network and statistics; `teach` and `donate` as in `edit_step`."""
     slot = editor.slot(i)
     deltas, stats, aux = edit_step(
         editor.config,
@@ -146,7 +147,7 @@ def edit_batch(
     kept = []
     deltas = jax.tree.map(jnp.copy, deltas)  # the caller's stay; from here on there is one set of edits
     for i in range(editor.iters):
-        deltas, state, aux = _step(editor, params, deltas, state, prompts, i, donate=True)
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, donate=True)
         kept.append(told(aux))
         del aux
     return deltas, state, tuple(kept)
@@ -179,7 +180,7 @@ def train_batch(
     moved: list[Array] = []
     for i in range(editor.iters):
         before = deltas
-        deltas, state, aux = _step(editor, params, deltas, state, prompts, i, teach=True)
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, teach=True)
         steps.append(aux)
         if learning.a_loss_a_step or i == editor.iters - 1:
             loss, gradient = weight_gradient(
