@@ -124,7 +124,7 @@ def pack(
 
 
 def _parted(others: Sequence[np.ndarray], p: int) -> tuple[np.ndarray, np.ndarray]:
-    """(`p` of the prompts' tokens, those that are too many): a prompt's first tokens are kept, answers are far.
+    """(at most `p` of the prompts' tokens, those that are too many): those farthest from their prompt's beginning.
 
     Models load a text's first token with huge values, which are best not sent on where nobody needs them.
     """

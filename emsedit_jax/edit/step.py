@@ -79,13 +79,21 @@ def seen(stats: Stats, trace: Trace) -> Stats:
 see = jax.jit(seen)
 
 
+def _add(deltas: Deltas, shift: Deltas) -> Deltas:
+    return jax.tree.map(jnp.add, deltas, shift)
+
+
+add = jax.jit(_add)
+add_into = jax.jit(_add, donate_argnums=0)
+
+
 def _learn_shift(
     sites: Sites, rule: ShiftRule, spec: NetSpec, deltas: Deltas, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, Stats, Deltas, tuple[Array, ...]]:
     """(deltas with the shift added, statistics with the rows added, the shift, its errors)."""
     stats = seen(stats, trace)
     shift, error = shift_of(sites, rule, spec, theta, stats, trace)
-    return jax.tree.map(jnp.add, deltas, shift), stats, shift, error
+    return _add(deltas, shift), stats, shift, error
 
 
 learn_shift = jax.jit(_learn_shift, static_argnums=(0, 1, 2))
@@ -99,15 +107,7 @@ def teachable_shift(
     """`learn_shift`, and the shift's vjp in the network: pulling back need not run the network forward again."""
     stats = seen(stats, trace)
     shift, pull, error = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, stats, trace), theta, has_aux=True)
-    return jax.tree.map(jnp.add, deltas, shift), stats, shift, error, pull
-
-
-def _add(deltas: Deltas, shift: Deltas) -> Deltas:
-    return jax.tree.map(jnp.add, deltas, shift)
-
-
-add = jax.jit(_add)
-add_into = jax.jit(_add, donate_argnums=0)
+    return _add(deltas, shift), stats, shift, error, pull
 
 
 def joined(traces: Sequence[Trace]) -> Trace:

@@ -80,7 +80,7 @@ def test_a_batch_is_done_with_its_passes():
 def test_the_next_batch_may_begin_before_one_is_done():
     counter = Counter()
     shown = Batchwise(counter)
-    for _ in range(2):  # one pass, and the other
+    for _ in range(2):
         shown.batch(10, 2)
     shown.next_pass()
     shown.next_pass()
