@@ -75,7 +75,9 @@ def shift_from(
     """(shift, errors of the solve per group, the sums it was solved from)."""
     sums = _nothing(sites, rule.ridge is not None)
     for trace in traces:
-        sums = add_rows(sites, rule, spec, theta, stats, trace, sums)
+        arriving = jax.device_put(trace)
+        jax.block_until_ready(sums)  # of the chunk before: no more than two are on the device
+        sums = add_rows(sites, rule, spec, theta, stats, arriving, sums)
     shift, error = solve_sums(sites, rule, spec, theta, sums)
     return shift, error, sums
 
@@ -143,7 +145,9 @@ def pull_back_sums(
     """
     u, theta_grad = _begin_pull_back(sites, rule, spec, theta, sums.gram, shift, gradient)
     for trace in traces:
-        theta_grad = _pull_back_rows(sites, rule, spec, theta, stats, trace, u, theta_grad)
+        arriving = jax.device_put(trace)
+        jax.block_until_ready(theta_grad)
+        theta_grad = _pull_back_rows(sites, rule, spec, theta, stats, arriving, u, theta_grad)
     return theta_grad
 
 
