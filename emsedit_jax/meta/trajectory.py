@@ -200,8 +200,7 @@ def train_batch(
                 state, by_site, norm = _add(editor, learning, state, taught, steps[taught], gradient)
                 own.append(by_site)
                 norms.append(norm)
-                done = steps[taught]  # what only its derivative took is let go
-                aux = steps[taught] = dataclasses.replace(done, pull=None) if done.sums is None else done.without_rows()
+                aux = steps[taught] = _taught(steps[taught])  # no other name may hold a step's rows by now
         if learning.update_every == "step":
             state, norm = finish(learning, state)
             moved.append(norm)
@@ -215,6 +214,11 @@ def train_batch(
         state,
         TrainAux(tuple(steps), tuple(losses), tuple(gradients), tuple(own), tuple(norms), tuple(moved)),
     )
+
+
+def _taught(aux: StepAux) -> StepAux:
+    """The step without what only its derivative took."""
+    return dataclasses.replace(aux, pull=None) if aux.sums is None else aux.without_rows()
 
 
 def _add(
