@@ -21,9 +21,11 @@ def main(argv: Sequence[str]) -> None:
         return
 
     # only now, so that a mistake in a flag is answered at once
+    from emsedit_jax.run import cluster, resources
     from emsedit_jax.run import main as program
-    from emsedit_jax.run import resources
 
+    if command.cluster is not None:
+        cluster.join(cluster.Cluster(*command.cluster))
     print(f"devices  {resources.devices_line()}", flush=True)
     program.run(command.config, command.workdir, command.mode, command.to)
 

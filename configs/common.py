@@ -48,6 +48,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.model.remat = False  # gradients compute each layer again on their way back: less memory, more time
     config.model.edit_modules = LLAMA_SITES  # the published ones for Llama-3-8B
 
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = -1  # devices that the prompts of a pass are spread over; -1: the rest
+    config.mesh.model = 1  # devices that the model's weights are spread over; -1: the rest
+
     config.editor = ml_collections.ConfigDict(EDITORS[str(args["editor"])])  # one table of defaults, listed there
     config.editor.iters = args["iters"] or config.editor.iters
 

@@ -69,6 +69,7 @@ class SiteGroup(NamedTuple):
     layers: tuple[int, ...]  # [s] layer of each site
     modules: tuple[str, ...]  # [s] "mlp.gate", ...: the path of the linear map inside a layer's params
     names: tuple[str, ...]  # [s] "model.layers.11.mlp.gate_proj", ...: the published name
+    wide: str = "v"  # "k" or "v": along which the sites' weights lie over several devices
 
     @property
     def shape_key(self) -> str:
@@ -82,6 +83,9 @@ Sites = tuple[SiteGroup, ...]
 @pytree
 class Batch:
     """Prompts with their answers, packed: several prompts share a row and are kept apart by segment ids.
+
+    Over several devices it is in parts, one after the other along the first axis of every array; indices then count
+    in a part's own rectangle.
 
     Answer rows are the positions whose next token belongs to the answer. Rows of one kind come micro-batch after
     micro-batch, prompt after prompt, left to right; behind the answer rows come other tokens that `p` has no room for,
@@ -101,6 +105,7 @@ class Batch:
     # the token that each label has to beat (METHODS section 7), NO_LABEL where that is every other; None: everywhere
     versus_a: Int[AnyArray, " a"] | None = None
     only_answers: bool = static(default=False)  # every captured row is an answer row
+    parts: int = static(default=1)
 
 
 @pytree

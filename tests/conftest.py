@@ -1,4 +1,4 @@
-"""For every test: compiled programs are let go before the process holds more of them than the kernel can map."""
+"""For every test: eight CPU devices, and compiled programs let go before there are more than the kernel can map."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)  # for meshes; without one in force a test runs on the first of them
 
 MAPS = Path("/proc/self/maps")
 OFTEN = 10  # tests between two looks at the mappings: a look reads a long file

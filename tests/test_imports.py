@@ -10,16 +10,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emsedit_jax"
 BASE = frozenset({"errors", "types"})
+DEVICES = BASE | {"sharding"}
 MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "": frozenset({"lm"}),  # the package itself: its doors, opened when asked for
     "errors": frozenset(),
     "types": frozenset({"errors"}),
-    "lm": BASE,
+    "sharding": BASE,
     "data": BASE,
-    "edit": BASE | {"lm"},
-    "measure": BASE | {"lm", "data", "edit"},
-    "meta": BASE | {"lm", "edit"},
-    "run": BASE | {"lm", "data", "edit", "measure", "meta"},
+    "lm": DEVICES,
+    "edit": DEVICES | {"lm"},
+    "measure": DEVICES | {"lm", "data", "edit"},
+    "meta": DEVICES | {"lm", "edit"},
+    "run": DEVICES | {"lm", "data", "edit", "measure", "meta"},
 }
 
 

@@ -118,16 +118,18 @@ def plan_ability(
     tasks: Sequence[str] = (),
     items: int = 100,
     shots: int = 0,
+    parts: int = 1,
 ) -> AbilityPlan:
     """Reads, tokenises and packs the tasks, once for a run.
 
     Args:
       folder: holds `<task>.jsonl` for each task.
-      max_tokens: tokens of a pass, about.
+      max_tokens: tokens of a part of a pass, about.
       longest: the longest prompt with answer that the model takes; longer items are left out and counted.
       tasks: keys of `TASKS`; none for all.
       items: at most so many of a task are scored, from the file's top.
       shots: answered items before each prompt, from the file's end and never among the scored ones.
+      parts: of every pass, one a device that it is spread over.
 
     Raises: InputError for unknown tasks, numbers that leave nothing to score, and files that are missing or malformed.
     """
@@ -140,7 +142,7 @@ def plan_ability(
         chosen = _with_shots(read_items(name, folder / f"{name}.jsonl"), TASKS[name], items, shots)
         plans[name], found = _plan_task(name, chosen, tokenizer, longest, len(candidates), shots)
         candidates += found
-    return AbilityPlan(plans, plan_candidates(candidates, max_tokens))
+    return AbilityPlan(plans, plan_candidates(candidates, max_tokens, parts))
 
 
 def check_present(folder: str | Path, tasks: Sequence[str]) -> list[str]:

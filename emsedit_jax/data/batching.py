@@ -12,7 +12,8 @@ from jaxtyping import Int
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
-from emsedit_jax.data.packing import PackShape, cut_evenly, fitting, pack, plan_shapes, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, sorted_order
+from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask
@@ -34,7 +35,8 @@ class EditPlan:
     token: str  # token rule
     drawn: Sequence[Sequence[EditRecord]]  # [num_batches][n_edits]
     items: Mapping[str, Sequence[Sequence[TokenItem]]]  # kind -> [num_batches][prompts]
-    pass_tokens: int | None = None  # tokens of a pass; a kind with more comes in several. None: always one
+    pass_tokens: int | None = None  # tokens of a part of a pass; a kind with more comes in several. None: always one
+    parts: int = 1  # of every pass, one a device that it is spread over
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -47,16 +49,22 @@ class EditPlan:
         """The passes over one kind of the j-th batch's prompts, packed; none where it has no such prompts."""
         items = self.items[kind][j]
         return tuple(
-            _owned(self._pack(kind, [items[m] for m in places]), places)
-            for places in cut_passes(items, self.batch_size, self.pass_tokens)
+            renumbered(self._pack(kind, [items[m] for m in places]), places)
+            for places in cut_passes(items, self.batch_size, self.room)
         )
 
+    @property
+    def room(self) -> int | None:
+        """Tokens of a pass, all parts together."""
+        return None if self.pass_tokens is None else self.pass_tokens * self.parts
+
     def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
-        return pack(items, self.batch_size, self.token, fitting(self.shapes[kind], items, self.token))
+        return pack_parts(items, self.batch_size, self.token, self.shapes[kind], self.parts)
 
     def passes(self, kind: str) -> list[tuple[int, PackShape]]:
-        """(tokens, shape) of every pass over a kind's prompts."""
-        return [_measured(items, self.shapes[kind], self.token) for items in _passes(self, kind)]
+        """(tokens, shape) of every part of every pass over a kind's prompts."""
+        shapes = self.shapes[kind]
+        return [one for items in _passes(self, kind) for one in measured(items, shapes, self.token, self.parts)]
 
     def part(self, start: int, stop: int) -> EditPlan:
         """Only the batches from `start` to `stop` (excluded), in the same shapes."""
@@ -91,6 +99,7 @@ def plan_tasks(
     rows: np.ndarray | None = None,
     max_tokens: int | None = None,
     pass_tokens: int | None = None,
+    parts: int = 1,
 ) -> EditPlan:
     """Draws batches without replacement, tokenises them and plans one shape for each kind.
 
@@ -104,7 +113,8 @@ def plan_tasks(
       seed: of the draw; None for file order.
       rows: int [num_batches, n_edits], places in `records`: repeats a recorded draw instead.
       max_tokens: the longest prompt with answer that the model takes.
-      pass_tokens: tokens of a pass; a kind of a batch with more comes in several. None: always in one.
+      pass_tokens: tokens of a part of a pass; a kind of a batch with more comes in several passes. None: always in one.
+      parts: of every pass, one a device that it is spread over.
 
     Raises: InputError for too few records, sizes below 1, an unknown token rule, rows that are no such draw, and cues
       that tokenise to nothing or are too long.
@@ -116,7 +126,14 @@ def plan_tasks(
     drawn = [[records[row] for row in batch] for batch in rows.tolist()]
     items = _tokenized(drawn, tokenizer, max_tokens)
     plan = EditPlan(
-        rows=rows, shapes={}, batch_size=batch_size, token=token, drawn=drawn, items=items, pass_tokens=pass_tokens
+        rows=rows,
+        shapes={},
+        batch_size=batch_size,
+        token=token,
+        drawn=drawn,
+        items=items,
+        pass_tokens=pass_tokens,
+        parts=parts,
     )
     return share_shapes(plan)[0]
 
@@ -129,7 +146,8 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     rules = {plan.token for plan in plans}
     if len(rules) != 1:
         raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
-    shapes = {kind: plan_shapes([one for plan in plans for one in _passes(plan, kind)], *rules) for kind in KINDS}
+    passes = {kind: [one for plan in plans for one in dealt(_passes(plan, kind), plan.parts)] for kind in KINDS}
+    shapes = {kind: plan_shapes(passes[kind], *rules) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
 
 
@@ -138,12 +156,8 @@ def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:
     return [
         [items[m] for m in places]
         for items in plan.items[kind]
-        for places in cut_passes(items, plan.batch_size, plan.pass_tokens)
+        for places in cut_passes(items, plan.batch_size, plan.room)
     ]
-
-
-def _measured(items: Sequence[TokenItem], shapes: Sequence[PackShape], token: str) -> tuple[int, PackShape]:
-    return sum(len(item.tokens) for item in items), fitting(shapes, items, token)
 
 
 def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: int | None) -> list[list[int]]:
@@ -160,13 +174,6 @@ def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: i
     micro_batches = [order[start : start + micro_batch_size] for start in range(0, len(order), micro_batch_size)]
     tokens = [sum(len(items[m].tokens) for m in places) for places in micro_batches]
     return [[m for number in one for m in micro_batches[number]] for one in cut_evenly(tokens, pass_tokens)]
-
-
-def _owned(batch: Batch, places: Sequence[int]) -> Batch:
-    """The batch with `item_a` counting in the whole edit batch instead of in its pass."""
-    item_a = np.asarray(batch.item_a)
-    whole_a = np.where(item_a >= 0, np.asarray(places, np.int32)[np.maximum(item_a, 0)], -1).astype(np.int32)
-    return dataclasses.replace(batch, item_a=whole_a)
 
 
 def draw(

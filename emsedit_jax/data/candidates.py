@@ -13,12 +13,11 @@ import numpy as np
 from jaxtyping import Int
 
 from emsedit_jax.data.cues import Cue
-from emsedit_jax.data.packing import first_fit, plan_shape, sorted_order
-from emsedit_jax.data.questions import QuestionPlan
+from emsedit_jax.data.packing import first_fit, sorted_order
+from emsedit_jax.data.questions import QuestionPlan, planned
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, tokenize
 from emsedit_jax.types import Batch
 
-_TOKEN_RULE = "ans"  # nothing is captured; answer rows are what is read
 _WIDE = 128  # tokens of a row, unless a prompt is longer
 _OWN = -1  # in `words_qw`: the sequence's own label is read
 NONE = -1  # in `sequence_cx`: the choice has no such answer
@@ -69,8 +68,9 @@ def plan_choices(
     max_tokens: int,
     longest: int | None,
     sources: Sequence[str] = (),
+    parts: int = 1,
 ) -> CandidatePlan:
-    """Tokenises choices and cuts them into passes of at most about `max_tokens` tokens.
+    """Tokenises choices and cuts them into passes, in parts of at most about `max_tokens` tokens.
 
     Args:
       longest: the longest prompt with answer that the model takes.
@@ -78,7 +78,7 @@ def plan_choices(
 
     Raises: InputError for prompts and answers that tokenise to nothing, or are too long.
     """
-    return plan_candidates(tokenize_choices(choices, tokenizer, longest=longest, sources=sources), max_tokens)
+    return plan_candidates(tokenize_choices(choices, tokenizer, longest=longest, sources=sources), max_tokens, parts)
 
 
 def tokenize_choices(
@@ -92,8 +92,8 @@ def tokenize_choices(
     return [[next(items) for _ in one.answers] for one in choices]
 
 
-def plan_candidates(candidates: Sequence[Sequence[TokenItem]], max_tokens: int) -> CandidatePlan:
-    """Cuts the candidates of each choice, which share a prompt, into passes of at most about `max_tokens` tokens."""
+def plan_candidates(candidates: Sequence[Sequence[TokenItem]], max_tokens: int, parts: int = 1) -> CandidatePlan:
+    """Cuts the candidates of each choice, which share a prompt, into passes in parts of about `max_tokens` tokens."""
     sequences: list[TokenItem] = []
     words: list[list[int]] = []  # of each sequence
     found = np.full((3, len(candidates), max(map(len, candidates), default=0)), NONE, np.int64)
@@ -105,9 +105,8 @@ def plan_candidates(candidates: Sequence[Sequence[TokenItem]], max_tokens: int) 
     words_qw = np.full((len(words), max(map(len, words), default=1)), _OWN, np.int64)
     for row, tokens in zip(words_qw, words, strict=True):
         row[: len(tokens)] = tokens
-    cuts = _cut(sequences, max_tokens)
-    shape = plan_shape([[sequences[q] for q in places] for places in cuts], _TOKEN_RULE)
-    return CandidatePlan(QuestionPlan(sequences, shape, cuts), words_qw, *found)
+    cuts = _cut(sequences, max_tokens * parts)
+    return CandidatePlan(planned(sequences, cuts, parts), words_qw, *found)
 
 
 def _cut(sequences: Sequence[TokenItem], max_tokens: int) -> list[list[int]]:

@@ -72,18 +72,26 @@ def first_fit(lengths: Sequence[int], t: int) -> Places:
 
 
 def pack(
-    items: Sequence[TokenItem], micro_batch_size: int, token_rule: str, shape: PackShape, *, compare: bool = False
+    items: Sequence[TokenItem],
+    micro_batch_size: int,
+    token_rule: str,
+    shape: PackShape,
+    *,
+    compare: bool = False,
+    weights: Float[np.ndarray, " items"] | None = None,
 ) -> Batch:
     """Packs prompts into one `Batch` of numpy arrays (int32, float32, bool).
 
     Prompts are sorted (`sorted_order`) and placed first-fit; answer and captured rows come prompt after prompt in
     sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`. Other tokens
     that are too many for `p` follow the answer rows: a shape need not have room for the most of both sorts.
-    With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels.
+    With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels. `weights` are
+    those of the prompts' rows where these are a part of something larger.
 
     Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
     """
     check_token_rule(token_rule)
+    weights = own_weights(items, micro_batch_size) if weights is None else weights
     order = sorted_order(items)
     ranked = [items[m] for m in order]
     places = first_fit([len(item.tokens) for item in ranked], shape.t)
@@ -114,7 +122,7 @@ def pack(
         prompt_at_p=_filled("p", [within], p, nowhere, np.int32),
         answer_at_a=_filled("a", [*answers, over], shape.a, nowhere, np.int32),
         labels_a=_filled("a", [item.labels for item in ranked], shape.a, NO_LABEL, np.int32),
-        weights_a=_filled("a", [np.repeat(_row_weights(counts, micro_batch_size), counts)], shape.a, 0, np.float32),
+        weights_a=_filled("a", [np.repeat(weights[order], counts)], shape.a, 0, np.float32),
         item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
         capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
         captured_n=np.arange(shape.n) < sum(map(len, captured)),
@@ -144,12 +152,15 @@ def _versus(item: TokenItem) -> Sequence[int]:
     return versus
 
 
-def _row_weights(counts: Sequence[int], micro_batch_size: int) -> Float[np.ndarray, " items"]:
-    """1 / (answer rows of the prompt's micro-batch), prompts in sorted order."""
+def own_weights(items: Sequence[TokenItem], micro_batch_size: int) -> Float[np.ndarray, " items"]:
+    """1 / (answer rows of the prompt's micro-batch), of the rows of each prompt, in the order given."""
+    order = sorted_order(items)
+    counts = np.array([len(items[m].labels) for m in order], np.int64)
     starts = np.arange(0, len(counts), micro_batch_size)
-    totals = np.add.reduceat(np.asarray(counts), starts) if len(counts) else np.zeros(0)
-    weights = np.float32(1) / totals.astype(np.float32)
-    return np.repeat(weights, micro_batch_size)[: len(counts)]
+    totals = np.add.reduceat(counts, starts) if len(counts) else np.zeros(0)
+    weights = np.zeros(len(counts), np.float32)
+    weights[order] = np.repeat(np.float32(1) / totals.astype(np.float32), micro_batch_size)[: len(counts)]
+    return weights
 
 
 def _filled(letter: str, parts: Sequence, size: int, fill: int, dtype: type) -> np.ndarray:
@@ -218,14 +229,13 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
     return (plan_shape([batches[m] for m in order[:split]], token_rule), whole) if split else (whole,)
 
 
-def fitting(shapes: Sequence[PackShape], items: Sequence[TokenItem], token_rule: str) -> PackShape:
-    """The first of the shapes that the prompts fit, or the last."""
+def fits(items: Sequence[TokenItem], shape: PackShape, token_rule: str) -> bool:
+    """Whether the prompts can be packed in this shape."""
     total, a, n = _rows(items, token_rule)
-    for shape in shapes[:-1]:
-        has_room = shape.p is None or total <= shape.p + shape.a
-        if has_room and a <= shape.a and n <= shape.n and _fits(items, shape):
-            return shape
-    return shapes[-1]
+    has_room = shape.p is None or total <= shape.p + shape.a
+    lengths = sorted((len(item.tokens) for item in items), reverse=True)
+    within = has_room and a <= shape.a and n <= shape.n and max(lengths, default=0) <= shape.t
+    return within and first_fit(lengths, shape.t).rows <= shape.b
 
 
 def _rows(items: Sequence[TokenItem], token_rule: str) -> tuple[int, int, int]:
@@ -246,11 +256,6 @@ def _room(tokens: int, a: int) -> tuple[int, int]:
 def _work(p: int, a: int) -> int:
     """Of so many rows: an answer's counts double, for it goes into the vocabulary, and back where it is captured."""
     return p + 2 * a
-
-
-def _fits(items: Sequence[TokenItem], shape: PackShape) -> bool:
-    lengths = sorted((len(item.tokens) for item in items), reverse=True)
-    return max(lengths, default=0) <= shape.t and first_fit(lengths, shape.t).rows <= shape.b
 
 
 def cut_evenly(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from emsedit_jax.data.packing import PackShape, cut_evenly, pack, plan_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shape, sorted_order
+from emsedit_jax.data.parts import dealt, pack_parts
 from emsedit_jax.data.tokens import TokenItem, Tokenizer
 from emsedit_jax.types import Batch
 
@@ -23,6 +24,7 @@ class QuestionPlan:
     items: Sequence[TokenItem]
     shape: PackShape
     cuts: Sequence[Sequence[int]]  # [passes][prompts]: places in `items`
+    parts: int = 1  # of every pass, one a device that it is spread over
 
     def __len__(self) -> int:
         return len(self.cuts)
@@ -30,15 +32,21 @@ class QuestionPlan:
     def units(self) -> Iterator[tuple[Batch, Sequence[int]]]:
         """(pass, places of its prompts); `Batch.item_a` counts inside the pass."""
         for places in self.cuts:
-            yield pack([self.items[m] for m in places], max(len(places), 1), _TOKEN_RULE, self.shape), places
+            chosen = [self.items[m] for m in places]
+            yield pack_parts(chosen, max(len(places), 1), _TOKEN_RULE, (self.shape,), self.parts), places
 
 
-def plan_items(items: Sequence[TokenItem], max_tokens: int) -> QuestionPlan:
-    """Cuts prompts, longest first, into even passes of one shape and of at most `max_tokens` tokens."""
+def plan_items(items: Sequence[TokenItem], max_tokens: int, parts: int = 1) -> QuestionPlan:
+    """Cuts prompts, longest first, into even passes of one shape, in parts of at most about `max_tokens` tokens."""
     order = sorted_order(items).tolist()
-    cuts = [[order[m] for m in places] for places in cut_evenly([len(items[m].tokens) for m in order], max_tokens)]
-    shape = plan_shape([[items[m] for m in places] for places in cuts], _TOKEN_RULE)
-    return QuestionPlan(items, shape, cuts)
+    lengths = [len(items[m].tokens) for m in order]
+    return planned(items, [[order[m] for m in places] for places in cut_evenly(lengths, max_tokens * parts)], parts)
+
+
+def planned(items: Sequence[TokenItem], cuts: Sequence[Sequence[int]], parts: int) -> QuestionPlan:
+    """The passes with these prompts, in one shape."""
+    passes = [[items[m] for m in places] for places in cuts]
+    return QuestionPlan(items, plan_shape(dealt(passes, parts), _TOKEN_RULE), cuts, parts)
 
 
 def windows(text: str, tokenizer: Tokenizer, length: int) -> list[TokenItem]:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from emsedit_jax.data.batching import KINDS, EditPlan
-from emsedit_jax.data.packing import PackShape, cut_evenly, fitting, pack, plan_shapes, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, sorted_order
+from emsedit_jax.data.parts import dealt, measured, pack_parts
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 
@@ -45,23 +46,21 @@ class ScorePlan:
         return (Unit(self._pack(j, sources), tuple(sources)) for sources in self.cuts[j])
 
     def passes(self) -> list[tuple[int, PackShape]]:
-        """(tokens, shape) of every pass."""
+        """(tokens, shape) of every part of every pass."""
         chosen = [_chosen(self.items, j, sources) for j, passes in enumerate(self.cuts) for sources in passes]
-        return [(sum(len(item.tokens) for item in items), fitting(self.shapes, items, _TOKEN_RULE)) for items in chosen]
+        return [one for items in chosen for one in measured(items, self.shapes, _TOKEN_RULE, self.plan.parts)]
 
     def _pack(self, j: int, sources: Sequence[tuple[str, int]]) -> Batch:
         items = _chosen(self.items, j, sources)
-        shape = fitting(self.shapes, items, _TOKEN_RULE)
-        return pack(items, len(sources), _TOKEN_RULE, shape, compare=self.compare)
+        return pack_parts(items, len(sources), _TOKEN_RULE, self.shapes, self.plan.parts, compare=self.compare)
 
 
 def plan_scoring(plan: EditPlan, max_tokens: int) -> ScorePlan:
-    """Cuts each edit batch's prompts into even passes of at most `max_tokens` tokens."""
+    """Cuts each edit batch's prompts into even passes of at most `max_tokens` tokens a part."""
     items = {kind: [contest(pool, plan.batch_size) for pool in plan.items[kind]] for kind in KINDS}
-    cuts = [_cut(items, j, max_tokens) for j in range(len(plan))]
-    shapes = plan_shapes(
-        [_chosen(items, j, sources) for j, passes in enumerate(cuts) for sources in passes], _TOKEN_RULE
-    )
+    cuts = [_cut(items, j, max_tokens * plan.parts) for j in range(len(plan))]
+    passes = [_chosen(items, j, sources) for j, passes in enumerate(cuts) for sources in passes]
+    shapes = plan_shapes(dealt(passes, plan.parts), _TOKEN_RULE)
     compare = any(item.versus for pools in items.values() for pool in pools for item in pool)
     return ScorePlan(plan, items, shapes, cuts, compare)
 

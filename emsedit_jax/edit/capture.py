@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layout import of_batch
@@ -29,11 +30,15 @@ def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[A
 def prefix(config: LMConfig, sites: Sites, params: Params, batch: Batch) -> Float[Array, "m d"]:
     """Hidden states below the lowest edit site, good for every pass over this batch, whatever the edits.
 
-    The rows of p, then those of a.
+    The rows of p, then those of a; of a batch in parts, part after part.
     """
     stop = decoder.lowest_layer(sites)
-    layout = of_batch(batch)
-    return decoder.prefix(config, params, stop, batch.tokens_bt, batch.positions_bt, batch.segments_bt, layout)
+
+    def below(params: Params, batch: Batch) -> Array:
+        places = batch.tokens_bt, batch.positions_bt, batch.segments_bt
+        return decoder.prefix(config, params, stop, *places, of_batch(batch))
+
+    return sharding.over_data(below, (params,), (batch,), sharding.ROWS, batch.parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +73,18 @@ def capture(
     loss is the sum of the micro-batches' mean cross-entropies, through the rows' weights.
     """
 
-    def loss_of(probes: Deltas):
-        logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch, probes)
-        loss, ce_a = cross_entropy(logits_aV, batch)
-        return loss, (keys, ce_a)
+    def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch) -> tuple:
+        def loss_of(probes: Deltas):
+            logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch, probes)
+            loss, ce_a = cross_entropy(logits_aV, batch)
+            return loss, (keys, ce_a)
 
-    n = batch.capture_at_n.shape[0]
-    probes = tuple(jnp.zeros((len(group.layers), n, group.v), jnp.float32) for group in sites)
-    loss, pull, (keys, ce_a) = jax.vjp(loss_of, probes, has_aux=True)
-    (grads,) = pull(jnp.ones_like(loss))
-    return Trace(keys, grads, jnp.asarray(batch.captured_n), loss, ce_a)
+        n = batch.capture_at_n.shape[0]
+        probes = tuple(jnp.zeros((len(group.layers), n, group.v), jnp.float32) for group in sites)
+        loss, pull, (keys, ce_a) = jax.vjp(loss_of, probes, has_aux=True)
+        (grads,) = pull(jnp.ones_like(loss))
+        return keys, grads, jnp.asarray(batch.captured_n), sharding.total(loss), ce_a
+
+    rows_snx = jax.sharding.PartitionSpec(None, sharding.DATA)
+    out = (rows_snx, rows_snx, sharding.ROWS, sharding.WHOLE, sharding.ROWS)
+    return Trace(*sharding.over_data(of_part, (params, deltas), (prefix_md, batch), out, batch.parts))

@@ -32,10 +32,9 @@ class Block(nnx.Module):
         self.shift = nnx.Param(jnp.zeros((num_sites, width), jnp.float32))
 
     def __call__(self, z_snc: Float[Array, "s n c"]) -> Float[Array, "s n c"]:
-        s, n, c = z_snc.shape
-        u_mc = z_snc.reshape(s * n, c) @ self.A[...] @ self.B[...] + self.bias[...]  # A, B serve all sites at once
+        u_snc = z_snc @ self.A[...] @ self.B[...] + self.bias[...]  # one product for all sites
         scale_s1c, shift_s1c = self.scale[...][:, None], self.shift[...][:, None]
-        return scale_s1c * relu(u_mc.reshape(s, n, c)) + shift_s1c + z_snc
+        return scale_s1c * relu(u_snc) + shift_s1c + z_snc
 
 
 class HyperNet(nnx.Module):

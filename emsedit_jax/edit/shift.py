@@ -6,12 +6,14 @@ Both are sums over rows, so that rows may come in any number of chunks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.edit import hypernet, normalizer
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.types import NormStats, SiteGroup, Sites, Stats, Theta, Trace
@@ -29,6 +31,11 @@ class ShiftRule(NamedTuple):
 
     rows: Callable[..., Rows]  # (group, spec, theta, stats, keys_snk, grads_snv, captured_n)
     ridge: Callable[..., Array] | None  # (group, spec, theta) -> lambda_s; None: no solve
+
+
+def over_devices(trace: Trace) -> Trace:
+    """The rows over all devices: a network takes them one by one."""
+    return dataclasses.replace(trace, keys=sharding.lay_rows(trace.keys), grads=sharding.lay_rows(trace.grads))
 
 
 def rows_of(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace) -> list[Rows]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.hf import published_modules
-from emsedit_jax.lm.params import module_shape
+from emsedit_jax.lm.params import SPLIT, module_spec
 from emsedit_jax.types import SiteGroup, Sites
 
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -59,9 +59,17 @@ def resolve(config: LMConfig, patterns: Sequence[str]) -> Sites:
 def _group(config: LMConfig, chosen: dict[str, tuple[int, str]]) -> Sites:
     by_shape: dict[tuple[int, int], list[str]] = {}
     for name, (_, module) in chosen.items():
-        by_shape.setdefault(module_shape(config, module), []).append(name)
+        k, v = module_spec(config, module).shape
+        by_shape.setdefault((k, v), []).append(name)
     return tuple(
-        SiteGroup(k, v, tuple(chosen[n][0] for n in names), tuple(chosen[n][1] for n in names), tuple(names))
+        SiteGroup(
+            k,
+            v,
+            tuple(chosen[n][0] for n in names),
+            tuple(chosen[n][1] for n in names),
+            tuple(names),
+            "k" if all(module_spec(config, chosen[n][1]).axes[0] in SPLIT for n in names) else "v",
+        )
         for (k, v), names in by_shape.items()
     )
 

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.edit import normalizer, solve, stream
 from emsedit_jax.edit.capture import Prompts, capture
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.edit.shift import ShiftRule, rows_of
+from emsedit_jax.edit.shift import ShiftRule, over_devices, rows_of
 from emsedit_jax.edit.stream import Sums
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import AnyArray, Deltas, Sites, Stats, Theta, Trace, pytree
+from emsedit_jax.types import AnyArray, Deltas, SiteGroup, Sites, Stats, Theta, Trace, pytree
 
 ROWS_AT_ONCE = 4096  # captured token rows that the device holds together; more are streamed
 
@@ -41,7 +42,14 @@ class StepAux:
 
 def no_edit(sites: Sites) -> Deltas:
     """Deltas of zero: the unedited model."""
-    return tuple(jnp.zeros((len(g.layers), g.k, g.v), jnp.float32) for g in sites)
+    if sharding.alone():
+        return tuple(jnp.zeros((len(g.layers), g.k, g.v), jnp.float32) for g in sites)
+    return _laid_zeros(sites)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _laid_zeros(sites: Sites) -> Deltas:
+    return tuple(sharding.lay_edit(g, jnp.zeros((len(g.layers), g.k, g.v), jnp.float32)) for g in sites)
 
 
 def fresh_stats(sites: Sites) -> Stats:
@@ -53,26 +61,38 @@ def shift_of(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, tuple[Array, ...]]:
     """(weight change of every site, error of its solve), float32; no gradient flows into trace or statistics."""
-    trace, stats = jax.lax.stop_gradient((trace, stats))
+    trace, stats = jax.lax.stop_gradient((over_devices(trace), stats))
     shift, error = [], []
     with jax.default_matmul_precision("highest"):
         for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
             group = sites[g]
             if rule.ridge is None:
-                shift.append(jnp.einsum("snk,snv->skv", x_snk, y_snv))
+                shift.append(sharding.lay_edit(group, jnp.einsum("snk,snv->skv", x_snk, y_snv)))
                 error.append(jnp.zeros(len(group.layers)))
             else:
-                solved = solve.ridge(x_snk, y_snv, rule.ridge(group, spec, theta[g]))
-                shift.append(solved.delta_skv)
+                by_site = functools.partial(_ridge, group)
+                x_snk, y_snv = (sharding.lay(rows, None, sharding.DATA, sharding.MODEL) for rows in (x_snk, y_snv))
+                solved = sharding.over_sites(by_site, x_snk, y_snv, rule.ridge(group, spec, theta[g]))
+                shift.append(sharding.lay_edit(group, solved.delta_skv))
                 error.append(solved.error_s)
     return tuple(shift), tuple(error)
 
 
+def _ridge(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
+    """The ridge solve of some of a group's sites, each with all of its rows."""
+    x_snk = sharding.lay(x_snk, None, None, sharding.MODEL)
+    y_snv = sharding.lay(y_snv, None, None, sharding.MODEL if group.wide == "v" else None)
+    solved = solve.ridge(x_snk, y_snv, lambda_s)
+    return solved._replace(delta_skv=sharding.lay_edit(group, solved.delta_skv))
+
+
 def seen(stats: Stats, trace: Trace) -> Stats:
     """The normalisers with the trace's rows in them."""
-    return tuple(
-        normalizer.update(one, jnp.concatenate([keys_snk, grads_snv], axis=-1), trace.captured_n)
-        for one, keys_snk, grads_snv in zip(stats, trace.keys, trace.grads, strict=True)
+    return sharding.lay_whole(
+        tuple(
+            normalizer.update(one, jnp.concatenate([keys_snk, grads_snv], axis=-1), trace.captured_n)
+            for one, keys_snk, grads_snv in zip(stats, trace.keys, trace.grads, strict=True)
+        )
     )
 
 

@@ -14,16 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.edit import solve
 from emsedit_jax.edit.hypernet import NetSpec
-from emsedit_jax.edit.shift import ShiftRule, rows_of
-from emsedit_jax.types import Deltas, Sites, Stats, Theta, Trace, pytree
+from emsedit_jax.edit.shift import ShiftRule, over_devices, rows_of
+from emsedit_jax.types import Deltas, SiteGroup, Sites, Stats, Theta, Trace, pytree
 
 CHUNK = 256  # rows that go through the network together: of its values on the way there are a dozen times as many
+GRAM = (sharding.MODEL, None)  # where the columns of `X^T X` lie
 
 
 class Waiting:
-    """Captured rows in host memory, gathered from passes of any size into chunks of one."""
+    """Captured rows in host memory, gathered from passes of any size into chunks of one.
+
+    Over several devices a chunk is what a pass captured: each process keeps the rows of its own devices.
+    """
 
     def __init__(self, sites: Sites, rows: int):
         self._sites, self._rows, self._used = sites, rows, 0
@@ -31,6 +36,9 @@ class Waiting:
 
     def add(self, trace: Trace) -> None:
         """Takes over the rows in use."""
+        if not sharding.alone():
+            self._chunks.append(jax.tree.map(sharding.Apart, trace))
+            return
         trace = jax.device_get(trace)
         places = np.flatnonzero(trace.captured_n)
         while len(places):
@@ -63,10 +71,10 @@ class Waiting:
 
 @pytree
 class Sums:
-    """`X^T X` and `X^T Y` of the rows so far, one entry per `SiteGroup`."""
+    """`X^T X` and `X^T Y` of the rows so far, one entry per `SiteGroup`; in front, the parts that rows come in."""
 
-    gram: tuple[Float[Array, "_s _k _k"], ...]  # empty for a rule without a ridge
-    right: tuple[Float[Array, "_s _k _v"], ...]
+    gram: tuple[Float[Array, "_parts _s _k _k"], ...]  # empty for a rule without a ridge
+    right: tuple[Float[Array, "_parts _s _k _v"], ...]
 
 
 def shift_from(
@@ -75,18 +83,40 @@ def shift_from(
     """(shift, errors of the solve per group, the sums it was solved from)."""
     sums = _nothing(sites, rule.ridge is not None)
     for trace in traces:
-        arriving = jax.device_put(trace)
+        arriving = together(trace)
         jax.block_until_ready(sums)  # of the chunk before: no more than two are on the device
         sums = add_rows(sites, rule, spec, theta, stats, arriving, sums)
     shift, error = solve_sums(sites, rule, spec, theta, sums)
     return shift, error, sums
 
 
+def together(trace: Trace) -> Trace:
+    """A chunk that waited on the host, on its way to the devices."""
+
+    def there(leaf):
+        return leaf.together() if isinstance(leaf, sharding.Apart) else jax.device_put(leaf)
+
+    return jax.tree.map(there, trace, is_leaf=lambda leaf: isinstance(leaf, sharding.Apart))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _nothing(sites: Sites, gram: bool) -> Sums:
+    parts = sharding.size(sharding.DATA)
+    return _laid(
+        sites,
+        Sums(
+            tuple(jnp.zeros((parts, len(g.layers), g.k, g.k), jnp.float32) for g in sites) if gram else (),
+            tuple(jnp.zeros((parts, len(g.layers), g.k, g.v), jnp.float32) for g in sites),
+        ),
+    )
+
+
+def _laid(sites: Sites, sums: Sums) -> Sums:
+    """Each part's sums where its rows are."""
+    right = zip(sums.right, map(sharding.of_edit, sites), strict=True)
     return Sums(
-        tuple(jnp.zeros((len(g.layers), g.k, g.k), jnp.float32) for g in sites) if gram else (),
-        tuple(jnp.zeros((len(g.layers), g.k, g.v), jnp.float32) for g in sites),
+        tuple(sharding.lay(one, sharding.DATA, None, *GRAM) for one in sums.gram),
+        tuple(sharding.lay(one, sharding.DATA, None, *axes) for one, axes in right),
     )
 
 
@@ -97,11 +127,24 @@ def add_rows(
     """The sums with one chunk's rows in them; statistics are those of all chunks."""
     gram, right = list(sums.gram), list(sums.right)
     with jax.default_matmul_precision("highest"):
-        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
-            right[g] += jnp.einsum("snk,snv->skv", x_snk, y_snv)
+        for g, rows in enumerate(rows_of(sites, rule, spec, theta, stats, over_devices(trace))):
+            x_psnk, y_psnv = map(_in_parts, rows)
+            right[g] += jnp.einsum("psnk,psnv->pskv", x_psnk, y_psnv)
             if rule.ridge is not None:
-                gram[g] += jnp.einsum("snk,snj->skj", x_snk, x_snk)
-    return Sums(tuple(gram), tuple(right))
+                gram[g] += jnp.einsum("psnk,psnj->pskj", x_psnk, x_psnk)
+    return _laid(sites, Sums(tuple(gram), tuple(right)))
+
+
+def _in_parts(rows_snx: Array) -> Array:
+    """[s n x] -> [p s n x]: the rows of each device along `data` apart, so that summing them moves none."""
+    s, _, width = rows_snx.shape
+    rows_spnx = rows_snx.reshape(s, sharding.size(sharding.DATA), -1, width)
+    return sharding.lay(jnp.moveaxis(rows_spnx, 1, 0), sharding.DATA, None, None, sharding.MODEL)
+
+
+def _over_parts(sums_psxy: Array, *axes: str | None) -> Array:
+    """The sum over all parts, each device along `data` with the sites that it is to solve; x and y lie over `axes`."""
+    return sharding.lay(jnp.sum(sums_psxy, axis=0), sharding.DATA, *axes)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -110,13 +153,25 @@ def solve_sums(
 ) -> tuple[Deltas, tuple[Array, ...]]:
     """(shift, errors) from the sums over all rows."""
     if rule.ridge is None:
-        return sums.right, tuple(jnp.zeros(len(group.layers)) for group in sites)
-    with jax.default_matmul_precision("highest"):
-        solved = [
-            _site_by_site(sums.gram[g], sums.right[g], rule.ridge(group, spec, theta[g]))
-            for g, group in enumerate(sites)
-        ]
+        right = tuple(map(sharding.lay_edit, sites, (jnp.sum(one, axis=0) for one in sums.right)))
+        return right, tuple(jnp.zeros(len(group.layers)) for group in sites)
+    solved = [
+        _solved(
+            group,
+            sums.gram[g],
+            _over_parts(sums.right[g], *sharding.of_edit(group)),
+            rule.ridge(group, spec, theta[g]),
+        )
+        for g, group in enumerate(sites)
+    ]
     return tuple(one.delta_skv for one in solved), tuple(one.error_s for one in solved)
+
+
+def _solved(group: SiteGroup, gram_pskk: Array, right_skv: Array, lambda_s: Array) -> solve.Solved:
+    """The solve of a group's sites, over all devices."""
+    with jax.default_matmul_precision("highest"):
+        solved = sharding.over_sites(_site_by_site, _over_parts(gram_pskk, *GRAM), right_skv, lambda_s)
+    return solved._replace(delta_skv=sharding.lay_edit(group, solved.delta_skv))
 
 
 def _site_by_site(gram_skk: Array, right_skv: Array, lambda_s: Array) -> solve.Solved:
@@ -145,7 +200,7 @@ def pull_back_sums(
     """
     u, theta_grad = _begin_pull_back(sites, rule, spec, theta, sums.gram, shift, gradient)
     for trace in traces:
-        arriving = jax.device_put(trace)
+        arriving = together(trace)
         jax.block_until_ready(theta_grad)
         theta_grad = _pull_back_rows(sites, rule, spec, theta, stats, arriving, u, theta_grad)
     return theta_grad
@@ -161,7 +216,8 @@ def _begin_pull_back(
     ridge = rule.ridge
     with jax.default_matmul_precision("highest"):
         u = tuple(
-            _site_by_site(gram[g], gradient[g], ridge(group, spec, theta[g])).delta_skv for g, group in enumerate(sites)
+            _solved(group, gram[g], gradient[g], ridge(group, spec, theta[g])).delta_skv
+            for g, group in enumerate(sites)
         )
 
         def through_lambda(theta: Theta) -> Array:
@@ -185,7 +241,7 @@ def _pull_back_rows(
 ) -> Theta:
     def along_u(theta: Theta) -> Array:
         total = jnp.zeros(())
-        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
+        for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, over_devices(trace))):
             total += jnp.sum(jnp.einsum("snk,skv->snv", x_snk, u[g]) * y_snv)
         return total
 

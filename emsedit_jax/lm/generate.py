@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
@@ -172,8 +173,9 @@ def _decode(
 ) -> Int[Array, "b new"]:
     b, t = tokens_bt.shape
     u = t + max_new
+    tokens_bt = sharding.lay(jnp.asarray(tokens_bt), sharding.DATA, None)
     dtype = params["embed"]["w"].dtype
-    empty = jnp.zeros((b, u, config.g, config.e), dtype)
+    empty = sharding.lay(jnp.zeros((b, u, config.g, config.e), dtype), sharding.DATA, None, sharding.MODEL, None)
     caches = tuple(KVCache(empty, empty) for _ in range(config.num_layers))
     real_bu = jnp.arange(u) >= pad_b[:, None]
     eos = jnp.asarray(config.eos_ids or (-1,))
@@ -206,7 +208,8 @@ def _decode(
 
     fill = eos[0] if config.eos_ids else 0  # rows that ended early stay ended
     new_bt = jnp.full((b, max_new), fill, jnp.int32)
-    return jax.lax.while_loop(unfinished, one_more, (0, token_b, jnp.zeros(b, bool), new_bt, caches))[3]
+    found = jax.lax.while_loop(unfinished, one_more, (0, token_b, jnp.zeros(b, bool), new_bt, caches))
+    return sharding.lay(found[3], None, None)
 
 
 def _advance(

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError, together
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import FAMILIES
-from emsedit_jax.lm.params import Params, Spec, abstract, is_spec
+from emsedit_jax.lm.params import Params, Spec, abstract, is_spec, placement
 
 LEAVES = {"w": "weight", "b": "bias"}
 PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth")
@@ -128,7 +129,14 @@ def load_params(folder: pathlib.Path, config: LMConfig, known_faults: Sequence[s
             faults.append(f"{name} is of type {kind}, not of {', '.join(DTYPES)}")
     if faults:
         raise InputError(f"{folder}: weights do not fit config.json: {together(faults)}.")
-    leaves = {path: _read(files[found[name]], found[name], spec, t) for name, (path, spec, t) in wanted.items()}
+    placed = dict(jax.tree_util.tree_leaves_with_path(placement(config)))
+
+    def read(name: str) -> jax.Array:
+        path, spec, turned = wanted[name]
+        where = files[found[name]], found[name]
+        return _read(*where, spec, turned) if sharding.alone() else _read_shards(*where, spec, turned, placed[path])
+
+    leaves = {path: read(name) for name, (path, _, _) in wanted.items()}
     treedef = jax.tree.structure(abstract(config), is_leaf=is_spec)
     order = [path for path, _ in jax.tree_util.tree_leaves_with_path(abstract(config), is_leaf=is_spec)]
     return jax.tree.unflatten(treedef, [leaves[path] for path in order])
@@ -176,6 +184,25 @@ def _read(path: pathlib.Path, name: str, spec: Spec, transposed: bool) -> jax.Ar
             stop = min(start + step, len(turned))
             turned[start:stop] = rows[start:stop]
     return jax.device_put(whole, may_alias=True)
+
+
+def _read_shards(
+    path: pathlib.Path, name: str, spec: Spec, transposed: bool, placed: jax.sharding.PartitionSpec
+) -> jax.Array:
+    """One tensor, straight into its shards: each process reads the parts that its own devices hold, each part once."""
+    read: dict[tuple, np.ndarray] = {}
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        turned = index[::-1] if transposed else index
+        key = tuple((one.start, one.stop) for one in index)
+        if key not in read:
+            with open_file(path) as file:
+                found = file.get_slice(name)[turned]
+            read[key] = np.ascontiguousarray(found.T if transposed else found).astype(spec.dtype)
+        return read[key]
+
+    return jax.make_array_from_callback(spec.shape, sharding.named(placed), part)
 
 
 def _aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:

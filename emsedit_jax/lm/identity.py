@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.lm.params import Params
 
 SAMPLES = 256  # numbers looked at in each parameter, spread evenly: reading all of a large model would take seconds
@@ -55,6 +56,7 @@ def identify(name: str, params: Params) -> Identity:
 def _samples(params: Params) -> list[jax.Array]:
     def sample(leaf: jax.Array) -> jax.Array:
         step = leaf.size // SAMPLES | 1  # odd, or every sample of a table would come from one column
-        return jnp.ravel(leaf)[::step].astype(jnp.bfloat16)
+        places = np.unravel_index(np.arange(0, leaf.size, step), leaf.shape)  # (so no sharded one is gathered)
+        return sharding.lay(leaf[places].astype(jnp.bfloat16), None)
 
     return [sample(leaf) for leaf in jax.tree.leaves(params)]

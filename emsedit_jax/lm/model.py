@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import assets, decoder, hf
 from emsedit_jax.lm.config import LMConfig
@@ -82,7 +83,7 @@ class LM:
 def _all_logits(config: LMConfig, params: Params, tokens_bt: Array, mask_bt: Array) -> Array:
     positions_bt = jnp.broadcast_to(jnp.arange(tokens_bt.shape[1]), tokens_bt.shape)
     x_btd = decoder.prefix(config, params, config.num_layers, tokens_bt, positions_bt, mask_bt)
-    return decoder.logits(config, params, x_btd)
+    return sharding.lay(decoder.logits(config, params, x_btd), None, None, None)
 
 
 def load_lm(
@@ -127,8 +128,3 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
         if "trust_remote_code" in str(error):
             why = "it comes as code of its own, which is never run; save a plain fast tokenizer in its place"
         raise InputError(f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {why}).") from error
-
-
-def host(x: Array) -> np.ndarray:
-    """The array in host memory."""
-    return np.asarray(jax.device_get(x))

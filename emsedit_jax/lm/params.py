@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
+from emsedit_jax import sharding
 from emsedit_jax.lm.config import LMConfig
 
 # A model's params: {"embed": {"w"}, "layers": ({"attn": {...}, "mlp": {...}, ...}, ...), "norm": {"w"}, "head": {"w"}},
@@ -15,6 +18,9 @@ from emsedit_jax.lm.config import LMConfig
 # Layers are separate entries, not one stacked array: XLA then uses each weight where it lies, where a scan over a stack
 # copies every layer before use, and on CPU the unrolled program also compiles faster.
 Params = dict
+
+
+SPLIT = frozenset("fhgV")  # axes that lie over the mesh's `model`
 
 
 class Spec(NamedTuple):
@@ -101,7 +107,33 @@ def init(config: LMConfig, seed: int = 0, scale: float = 0.02) -> Params:
     return jax.tree.unflatten(tree, [draw(spec) for spec in specs])
 
 
-def module_shape(config: LMConfig, module: str) -> tuple[int, int]:
-    """(k, v) of a linear map named by its path inside a layer, such as "mlp.gate"."""
+def module_spec(config: LMConfig, module: str) -> Spec:
+    """Shape [k, v], dtype and axes of a linear map named by its path inside a layer, such as "mlp.gate"."""
     part, name = module.split(".")
-    return _layer(config)[part][name]["w"].shape
+    return _layer(config)[part][name]["w"]
+
+
+def placement(config: LMConfig) -> Any:
+    """The tree of partition specs: over the mesh's `model` goes, of each parameter, the axis that `SPLIT` names.
+
+    Heads, key/value heads and what else the devices do not divide stay whole on each.
+    """
+    whole = {letter for letter, count in _counts(config).items() if count % sharding.size(sharding.MODEL)}
+
+    def of(spec: Spec) -> PartitionSpec:
+        return PartitionSpec(*(sharding.MODEL if axis in SPLIT - whole else None for axis in spec.axes))
+
+    return jax.tree.map(of, abstract(config), is_leaf=is_spec)
+
+
+def undivided(config: LMConfig) -> list[str]:
+    """In words, what of the model each device of the mesh in force holds whole, because they do not divide it."""
+    words = {"f": "features of the mlp", "h": "heads", "g": "key/value heads", "V": "tokens of the vocabulary"}
+    devices = sharding.size(sharding.MODEL)
+    return [f"{count} {words[letter]}" for letter, count in _counts(config).items() if count % devices]
+
+
+def _counts(config: LMConfig) -> dict[str, int]:
+    """What there is of each axis that can be split; a fused map of q, k and v is split by both sorts of heads."""
+    heads = math.gcd(config.h, config.g) if config.fused_qkv else config.h
+    return {"f": config.f, "h": heads, "g": config.g, "V": config.vocabulary}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from emsedit_jax import sharding
 from emsedit_jax.data.questions import QuestionPlan
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder
@@ -106,8 +107,13 @@ def read_tokens(
     words_aw: Int[AnyArray, "a w"],
 ) -> Float[Array, "a w"]:
     """Log-probability of each of the tokens at each answer row; anything where unused."""
-    logprob_aV = _logprobs(config, sites, params, deltas, prefix_md, batch)
-    return jnp.take_along_axis(logprob_aV, words_aw, axis=-1)
+
+    def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch, words_aw: Array) -> Array:
+        logprob_aV = _logprobs(config, sites, params, deltas, prefix_md, batch)
+        return jnp.take_along_axis(logprob_aV, words_aw, axis=-1)
+
+    given = (params, deltas), (prefix_md, batch, words_aw)
+    return sharding.lay(sharding.over_data(of_part, *given, sharding.ROWS, batch.parts), None, None)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -121,6 +127,12 @@ def _drift(
     batch: Batch,
 ) -> tuple[Bool[Array, " a"], Float[Array, " a"]]:
     """(whether the likeliest token is the same, KL(before || after)) of each answer row; anything where unused."""
-    old_aV, new_aV = (_logprobs(config, sites, params, deltas, prefix_md, batch) for deltas in (before, after))
-    kl_a = jnp.sum(jnp.exp(old_aV) * (old_aV - new_aV), axis=-1)
-    return jnp.argmax(old_aV, axis=-1) == jnp.argmax(new_aV, axis=-1), jnp.maximum(kl_a, 0.0)
+
+    def of_part(params: Params, before: Deltas, after: Deltas, prefix_md: Array, batch: Batch):
+        old_aV, new_aV = (_logprobs(config, sites, params, deltas, prefix_md, batch) for deltas in (before, after))
+        kl_a = jnp.sum(jnp.exp(old_aV) * (old_aV - new_aV), axis=-1)
+        return jnp.argmax(old_aV, axis=-1) == jnp.argmax(new_aV, axis=-1), jnp.maximum(kl_a, 0.0)
+
+    given = (params, before, after), (prefix_md, batch)
+    same_a, kl_a = sharding.over_data(of_part, *given, sharding.ROWS, batch.parts)
+    return sharding.lay(same_a, None), sharding.lay(kl_a, None)

@@ -27,9 +27,9 @@ class ContestPlan:
 
 
 def plan_contest(
-    records: Sequence[EditRecord], tokenizer: Tokenizer, *, max_tokens: int, longest: int | None
+    records: Sequence[EditRecord], tokenizer: Tokenizer, *, max_tokens: int, longest: int | None, parts: int = 1
 ) -> ContestPlan:
-    """Tokenises every prompt that names an answer to be beaten, and cuts passes of at most about `max_tokens` tokens.
+    """Tokenises every prompt that names an answer to be beaten; passes have parts of about `max_tokens` tokens.
 
     Args:
       longest: the longest prompt with answer that the model takes.
@@ -44,6 +44,7 @@ def plan_contest(
         max_tokens=max_tokens,
         longest=longest,
         sources=[item for item, _ in pairs],
+        parts=parts,
     )
     return ContestPlan(plan, {kind: tuple(item for item, _ in of_kind) for kind, of_kind in found.items() if of_kind})
 

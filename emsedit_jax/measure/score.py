@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from emsedit_jax import sharding
 from emsedit_jax.data.scoring import ScorePlan, Unit
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
@@ -31,11 +32,16 @@ def score_batch(
 
     Batches without `versus_a` are another tree, hence another program: what is not compared costs nothing.
     """
-    logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
-    likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
-    if batch.versus_a is None:
-        return likeliest_a
-    return jnp.where(batch.versus_a == NO_LABEL, likeliest_a, _beats(logits_aV, batch.labels_a, batch.versus_a))
+
+    def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch) -> Array:
+        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
+        likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
+        if batch.versus_a is None:
+            return likeliest_a
+        return jnp.where(batch.versus_a == NO_LABEL, likeliest_a, _beats(logits_aV, batch.labels_a, batch.versus_a))
+
+    right_a = sharding.over_data(of_part, (params, deltas), (prefix_md, batch), sharding.ROWS, batch.parts)
+    return sharding.lay(right_a, None)  # for every host to read
 
 
 def _beats(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.edit.capture import Prompts, cross_entropy
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule
@@ -22,6 +23,7 @@ from emsedit_jax.lm.params import Params
 from emsedit_jax.types import Batch, Deltas, Sites, Stats, Theta, Trace, pytree
 
 Scalar = Float[Array, ""] | float
+LOSS = (sharding.WHOLE, sharding.WHOLE, sharding.ROWS)  # of a pass in parts: loss, gradient, each row's own
 OF_A_SITE = ("scale", "shift", "lr", "lamda")  # parameters of a network with a row a site
 
 
@@ -106,12 +108,17 @@ def add_equiv(
 ) -> tuple[Array, Array, Deltas]:
     """(weighted cross-entropy, each row's own, gradient with this pass's in it)."""
 
-    def loss_of(deltas: Deltas):
-        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
-        loss, ce_a = cross_entropy(logits_aV, batch)
-        return weight * loss, ce_a
+    def of_part(params: Params, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
+        def loss_of(deltas: Deltas):
+            logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
+            loss, ce_a = cross_entropy(logits_aV, batch)
+            return weight * loss, ce_a
 
-    (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        return *sharding.total((loss, gradient)), ce_a
+
+    given = (params, deltas, jnp.asarray(weight)), (prefix_md, batch)
+    loss, gradient, ce_a = sharding.over_data(of_part, *given, LOSS, batch.parts)
     return loss, ce_a, jax.tree.map(jnp.add, total, gradient)
 
 
@@ -129,25 +136,30 @@ def add_locality(
 ) -> tuple[Array, Array, Deltas]:
     """(weighted KL(before || after) over answer rows, each row's own, gradient with this pass's in it)."""
 
-    def log_probs(deltas: Deltas) -> Array:
-        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
-        return jax.nn.log_softmax(logits_aV, axis=-1)
+    def of_part(params: Params, before: Deltas, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
+        def log_probs(deltas: Deltas) -> Array:
+            logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
+            return jax.nn.log_softmax(logits_aV, axis=-1)
 
-    reference_aV = jax.lax.stop_gradient(log_probs(before))
+        reference_aV = jax.lax.stop_gradient(log_probs(before))
 
-    def loss_of(deltas: Deltas):
-        kl_a = jnp.sum(jnp.exp(reference_aV) * (reference_aV - log_probs(deltas)), axis=-1)
-        kl_a = jnp.where(batch.labels_a >= 0, kl_a, 0.0)
-        return weight * jnp.sum(kl_a * batch.weights_a), kl_a
+        def loss_of(deltas: Deltas):
+            kl_a = jnp.sum(jnp.exp(reference_aV) * (reference_aV - log_probs(deltas)), axis=-1)
+            kl_a = jnp.where(batch.labels_a >= 0, kl_a, 0.0)
+            return weight * jnp.sum(kl_a * batch.weights_a), kl_a
 
-    (loss, kl_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        (loss, kl_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        return *sharding.total((loss, gradient)), kl_a
+
+    given = (params, before, deltas, jnp.asarray(weight)), (prefix_md, batch)
+    loss, gradient, kl_a = sharding.over_data(of_part, *given, LOSS, batch.parts)
     return loss, kl_a, jax.tree.map(jnp.add, total, gradient)
 
 
 def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: Deltas) -> Theta:
     """The gradient of one step's network: the vjp of its shift with the weights' gradient as cotangent."""
     if aux.pull is not None:
-        return _pull(aux.pull, gradient)
+        return pull(aux.pull, gradient)
     if aux.sums is None:
         return _pull_back(sites, rule, spec, theta, aux.stats, aux.traces[0], gradient)
     return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, gradient)
@@ -162,8 +174,9 @@ def _pull_back(
 
 
 @jax.jit
-def _pull(pull: Any, gradient: Deltas) -> Theta:
-    return pull(gradient)[0]
+def pull(kept: Any, gradient: Deltas) -> Theta:
+    """`pull_back` by the vjp that a shift left."""
+    return kept(gradient)[0]
 
 
 def own_norms(theta_grad: Theta) -> tuple[Float[Array, " _s"], ...]:
@@ -192,7 +205,7 @@ def accumulate(
     total = (*total[:i], jax.tree.map(jnp.add, total[i], theta_grad), *total[i + 1 :])
     norm = optax.tree.norm(total)
     factor = jnp.minimum(1.0, max_grad_norm / (norm + 1e-6))
-    return jax.tree.map(lambda x: x * factor, total), norm
+    return sharding.lay_whole(jax.tree.map(lambda x: x * factor, total)), norm
 
 
 class OptimiserSpec(NamedTuple):
@@ -252,4 +265,4 @@ def adam_step(
     norm = jnp.where(jnp.isfinite(optax.tree.norm(grads)), optax.tree.norm(moved), jnp.nan)
     sound = jnp.isfinite(norm)
     kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), (moved, stepped), (thetas, opt_state))
-    return *kept, norm
+    return *sharding.lay_whole(kept), norm

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from emsedit_jax import sharding
 from emsedit_jax.edit import hypernet
 from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.hypernet import NetSpec
@@ -99,7 +100,7 @@ def init(editor: Editor, seed: int, learning: Learning | None = None) -> MetaSta
     stats = tuple(fresh_stats(editor.sites) for _ in editor.specs)
     opt_state = optimiser(learning.optimiser).init(thetas) if learning is not None else ()
     grads = jax.tree.map(jnp.zeros_like, thetas) if learning is not None else ()
-    return MetaState(thetas, stats, opt_state, grads)
+    return sharding.put(MetaState(thetas, stats, opt_state, grads))
 
 
 def step(

@@ -25,6 +25,7 @@ from emsedit_jax.run import settings, workdir
 MODES = ("train", "eval", "export", "compare")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
 TO_A_FOLDER = ("export", "compare")  # what --to is for
+FLAGS = ("config", "workdir", "mode", "to", "cluster", "coordinator", "processes", "process")
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 USAGE = """\
@@ -50,11 +51,14 @@ Edit a language model's facts and score the result.
                            --config.editor.load=FOLDER     that run's trained networks, in place of training
                            --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
                            --config.train.update_every=batch --config.train.schedule=cosine
+                           --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
                          export: write the model with these edits to the folder --to, as Hugging Face has it;
                          compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
                          runs/compare-<time>)
+--cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
+                         --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 
 Exit codes: 0 done, 2 bad input, 130 interrupted."""
 
@@ -67,6 +71,7 @@ class Command(NamedTuple):
     mode: str
     to: Path | None = None  # where an export or a comparison goes
     runs: tuple[Path, ...] = ()  # to be compared; the first is also `workdir`
+    cluster: tuple[str, int, int] | None = None  # coordinator, processes, process; None: this process alone
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -145,6 +150,10 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
     flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
     flags.DEFINE_string("to", None, "where an export or a comparison goes", flag_values=values)
+    flags.DEFINE_bool("cluster", False, "this is one of several processes", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "the first process's HOST:PORT", flag_values=values)
+    flags.DEFINE_integer("processes", 0, "how many there are", flag_values=values)
+    flags.DEFINE_integer("process", -1, "which one this is", flag_values=values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
@@ -181,7 +190,23 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
     else:
         raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
     settings.check(config)
-    return Command(config, path, mode, Path(to) if to else None)
+    return Command(config, path, mode, Path(to) if to else None, cluster=_cluster(values, mode))
+
+
+def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None:
+    """How this process finds the others of its run, if there are others."""
+    coordinator, processes, process = values.coordinator, values.processes, values.process
+    if not coordinator and (processes or process != -1):
+        raise InputError("--processes and --process need --coordinator=HOST:PORT, the address of the first process.")
+    if coordinator and not 0 <= process < processes:
+        raise InputError(
+            f"--coordinator needs --processes=N and --process=I with I from 0 to N - 1, not {processes} and {process}."
+        )
+    if not coordinator and not values.cluster:
+        return None
+    if mode == "export":
+        raise InputError("--mode=export is the work of one process: leave the flags of the cluster out.")
+    return coordinator, processes, process
 
 
 def _comparison(folders: str, to: str | None, given: str | None) -> Command:
@@ -193,7 +218,7 @@ def _comparison(folders: str, to: str | None, given: str | None) -> Command:
     if to is not None and not to.strip():
         raise InputError("--to is empty: name a folder, or leave the flag out.")
     target = Path(to) if to else _new_folder("compare")
-    return Command(ml_collections.ConfigDict().lock(), paths[0], "compare", target, paths)
+    return Command(ml_collections.ConfigDict().lock(), paths[0], "compare", target, runs=paths)
 
 
 def _new_folder(name: str) -> Path:
@@ -250,7 +275,7 @@ def _explain(error: Exception) -> str:
 def _flags_near(name: str) -> str:
     """The flag, or the field by its last part, that may have been meant."""
     fields = [f"config.{field}" for field in settings.FIELDS if field.rpartition(".")[2] == name]
-    return near(f"config.{name}", fields) if fields else near(name, ["config", "workdir", "mode", "to"])
+    return near(f"config.{name}", fields) if fields else near(name, FLAGS)
 
 
 def _one_line(text: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import arrays
@@ -16,7 +16,7 @@ from emsedit_jax.types import Deltas, Sites
 def named(sites: Sites, deltas: Deltas) -> dict[str, np.ndarray]:
     """Published site name -> its change [inputs, outputs]."""
     return {
-        name: np.asarray(delta_skv[s])
+        name: sharding.host(delta_skv[s])
         for group, delta_skv in zip(sites, deltas, strict=True)
         for s, name in enumerate(group.names)
     }
@@ -53,4 +53,5 @@ def load(path: Path, sites: Sites, base: Identity) -> Deltas:
         raise InputError(
             f"{path} holds {found[other[0]].dtype} numbers at {other[0]}, not float32; run the edits again."
         )
-    return tuple(jnp.stack([jnp.asarray(found[name]) for name in group.names]) for group in sites)
+    stacked = tuple(np.stack([found[name] for name in group.names]) for group in sites)
+    return sharding.put(stacked, tuple(sharding.spec_of_edit(group) for group in sites))

@@ -71,7 +71,7 @@ def prepare_exam(run: Prepared) -> Exam:
         spoken=spoken,
         shown=tuple(range(len(shown))),
         flowing=tuple((fact.source, fact.edit.prompt) for fact in flowing),
-        unrelated=plan_items(unrelated, config.batch_tokens) if unrelated else None,
+        unrelated=plan_items(unrelated, config.batch_tokens, run.valid_plan.parts) if unrelated else None,
         unrelated_items=names,
         reading=_reading(run),
         contest=_contest(run, facts),
@@ -145,14 +145,14 @@ def _reading(run: Prepared) -> QuestionPlan:
     found = windows(text, run.lm.tokenizer, min(WINDOW, run.lm.config.max_length or WINDOW))
     if not found:
         raise InputError(f"--config.eval.text_path={path}: the text is too short to be read; give a page or more.")
-    return plan_items(found, min(READ_AT_ONCE, run.config.eval.batch_tokens))
+    return plan_items(found, min(READ_AT_ONCE, run.config.eval.batch_tokens), run.valid_plan.parts)
 
 
 def _contest(run: Prepared, facts: Sequence[EditRecord]) -> ContestPlan | None:
     if not any(cue.versus for fact in facts for cue in (fact.edit, *fact.equiv, *fact.unrel)):
         return None
-    max_tokens = run.config.eval.batch_tokens
-    return plan_contest(facts, run.lm.tokenizer, max_tokens=max_tokens, longest=run.lm.config.max_length)
+    sizes = {"max_tokens": run.config.eval.batch_tokens, "parts": run.valid_plan.parts}
+    return plan_contest(facts, run.lm.tokenizer, longest=run.lm.config.max_length, **sizes)
 
 
 def _ability(run: Prepared) -> AbilityPlan:
@@ -165,6 +165,7 @@ def _ability(run: Prepared) -> AbilityPlan:
         tasks=config.ability_tasks,
         items=config.ability_items,
         shots=config.ability_shots,
+        parts=run.valid_plan.parts,
     )
     left_out = {name: task.left_out for name, task in plan.tasks.items() if task.left_out}
     if left_out:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import ml_collections
 
+from emsedit_jax import sharding
 from emsedit_jax.data import batching, checks, embedded, records, tables
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.faults import by_row
@@ -69,6 +70,7 @@ def plans(config: ml_collections.ConfigDict, found: Found, lm: LM, batches: Mapp
                 seed=_seed(config, role),
                 max_tokens=lm.config.max_length,
                 pass_tokens=dataset.batch_tokens,
+                parts=sharding.size(sharding.DATA),
             )
         except InputError as error:
             wrong.append(str(error))

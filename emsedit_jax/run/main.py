@@ -14,7 +14,7 @@ from emsedit_jax.lm import assets
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import arrays, edits, exam, examine, items, networks, report, scoring, watch, workdir
+from emsedit_jax.run import arrays, cluster, edits, exam, examine, items, networks, report, scoring, watch, workdir
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
@@ -34,11 +34,13 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
     if to is not None:
         run_export(config, path, to)
         return
-    with CompileClock() as compiling:
+    with cluster.mesh_of(config.mesh.data, config.mesh.model) as words, CompileClock() as compiling:
+        if words:
+            say("mesh", words)
         clock = PhaseClock(compiling)
         if config.compile_cache:
             use_compile_cache()
-        MODES[mode](config, path, clock, compiling)
+        MODES[mode](config, cluster.agree(path), clock, compiling)
 
 
 def use_compile_cache() -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import arrays, workdir
-from emsedit_jax.types import MetaState
+from emsedit_jax.types import MetaState, NormStats
 
 
 def save(path: Path, editor: Editor, state: MetaState, base: Identity) -> None:
@@ -92,9 +92,9 @@ def _named(editor: Editor, state: MetaState) -> dict[str, np.ndarray]:
     for net, (theta, stats) in enumerate(zip(state.thetas, state.stats, strict=True)):
         for g in range(len(editor.sites)):
             for path, leaf in jax.tree_util.tree_leaves_with_path(theta[g]):
-                named[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = np.asarray(leaf)
+                named[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = sharding.host(leaf)
             for field in dataclasses.fields(stats[g]):
-                named[f"{_prefix(editor, net, g)}/norm.{field.name}"] = np.asarray(getattr(stats[g], field.name))
+                named[f"{_prefix(editor, net, g)}/norm.{field.name}"] = sharding.host(getattr(stats[g], field.name))
     return named
 
 
@@ -110,11 +110,12 @@ def _filled(editor: Editor, state: MetaState, found: dict[str, np.ndarray]) -> M
             start = _prefix(editor, net, g)
             groups.append(
                 jax.tree_util.tree_map_with_path(
-                    lambda path, _, start=start: jnp.asarray(found[f"{start}/{_dotted(path)}"]), theta[g]
+                    lambda path, _, start=start: found[f"{start}/{_dotted(path)}"], theta[g]
                 )
             )
-            fields = {f.name: jnp.asarray(found[f"{start}/norm.{f.name}"]) for f in dataclasses.fields(old[g])}
-            norms.append(dataclasses.replace(old[g], **fields))
+            norms.append({f.name: found[f"{start}/norm.{f.name}"] for f in dataclasses.fields(old[g])})
         thetas.append(tuple(groups))
         stats.append(tuple(norms))
-    return MetaState(tuple(thetas), tuple(stats), state.opt_state, state.grads)
+    thetas, stats = sharding.put((tuple(thetas), tuple(stats)))
+    stats = tuple(tuple(NormStats(**fields) for fields in norms) for norms in stats)
+    return MetaState(thetas, stats, state.opt_state, state.grads)

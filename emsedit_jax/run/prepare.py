@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from emsedit_jax import sharding
 from emsedit_jax.data import batching, checks
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.records import Role
@@ -112,6 +113,8 @@ def _load(config: ml_collections.ConfigDict) -> LM:
     )
     about = f"{config.name_or_path}: {params.count(lm.config) / 1e6:,.0f} M parameters, {lm.config.dtype}"
     say("model", f"{about}, loaded in {time.monotonic() - started:.1f} s")
+    for words in params.undivided(lm.config):
+        say("mesh", f"{words} are no multiple of the devices along {sharding.MODEL}: each holds all of their weights")
     return lm
 
 

@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from emsedit_jax import sharding
+
 EVERY_SHARE = 0.1  # a plain line at every tenth of the way, ...
 AT_LEAST_S, AT_MOST_S = 1.0, 10.0  # ... but not more often than the first, and not more seldom than the second
 
@@ -37,7 +39,7 @@ def track(
     with track(100, "editing", "edits") as progress:
         progress.advance(10, loss=2.31)
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=not sharding.is_first())
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as progress:
             yield _Bar(progress, progress.add_task(label, total=total, unit=unit, rate="", shown=""), unit, clock)

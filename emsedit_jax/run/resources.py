@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from emsedit_jax import sharding
+
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # one per program, also when the cache had it
@@ -23,6 +25,8 @@ def describe() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "mesh": {axis: sharding.size(axis) for axis in (sharding.DATA, sharding.MODEL)},
+        "processes": jax.process_count(),
         "host": {"system": platform.system(), "machine": platform.machine(), "cpus": cpu_count()},
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
     }

@@ -107,6 +107,7 @@ NAMES = Field(
     lambda value: isinstance(value, (tuple, list)) and all(SOME_TEXT.holds(item) for item in value),
     "names, several as a quoted tuple, \"('a', 'b')\"",
 )
+ALL_OR_SOME = Field(lambda value: _is_int(value) and (value == -1 or value >= 1), "-1 or at least 1")
 
 FIELDS: dict[str, Field] = {
     "seed": whole(0, 2**32 - 1),
@@ -145,6 +146,8 @@ FIELDS: dict[str, Field] = {
     "eval.ability_items": whole(1),
     "eval.ability_shots": whole(0),
     "eval.glue_step": whole(0),
+    "mesh.data": ALL_OR_SOME,
+    "mesh.model": ALL_OR_SOME,
     "editor.name": one_of(tuple(EDITORS)),
     "editor.rank": whole(1),
     "editor.n_blocks": whole(1),
@@ -157,7 +160,7 @@ FIELDS: dict[str, Field] = {
     "editor.full_curve": BOOL,
     "editor.n_epochs": whole(0),
     "editor.load": TEXT,
-    "editor.max_steps": Field(lambda value: _is_int(value) and (value == -1 or value >= 1), "-1 or at least 1"),
+    "editor.max_steps": ALL_OR_SOME,
     "editor.loc_coef": NOT_BELOW_ZERO,
     "editor.time_decay": NOT_BELOW_ZERO,
     "editor.back_depth": whole(1),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
 from emsedit_jax.run import workdir
@@ -27,8 +28,9 @@ class Stages:
         self._folder, self._clock = folder, clock
         self._path = folder.path / "stages"
         self._logged = 0  # bytes of the metrics that belong to finished stages
-        with workdir.writing(self._path):
-            self._path.mkdir(exist_ok=True)
+        if sharding.is_first():
+            with workdir.writing(self._path):
+                self._path.mkdir(exist_ok=True)
 
     def reach(self, name: str, make: Callable[[], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
@@ -38,7 +40,7 @@ class Stages:
           plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files.
         """
         path = self._path / f"{name}.json"
-        if path.exists():
+        if sharding.agreed(path.exists()):
             found = _read(path)
             self._clock.credit(found["seconds"])
             self._logged = found["metrics_bytes"]
@@ -56,14 +58,15 @@ class Stages:
 
     def finish(self) -> None:
         """The run is done; what its stages left is in its own files."""
-        with workdir.writing(self._path):
-            shutil.rmtree(self._path)
+        if sharding.is_first():
+            with workdir.writing(self._path):
+                shutil.rmtree(self._path)
 
     def _drop_unfinished_metrics(self) -> None:
         """Rows of a stage that was broken off, which begins anew."""
         metrics = self._folder.metrics
         with workdir.writing(metrics):
-            if metrics.exists() and metrics.stat().st_size > self._logged:
+            if sharding.is_first() and metrics.exists() and metrics.stat().st_size > self._logged:
                 with metrics.open("rb+") as file:
                     file.truncate(self._logged)
 

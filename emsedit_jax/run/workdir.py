@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,8 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: a finished run, a run with another config, or files of somebody else lie there.
     """
+    if not _writes():
+        return
     workdir = Workdir(path)
     elsewhere = "name another folder with --workdir, or remove this one"
     if path.exists() and not path.is_dir():
@@ -151,6 +154,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written.
     """
+    if not _writes():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+        return
     with writing(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
@@ -175,8 +182,19 @@ def write_json(path: Path, obj: Any) -> None:
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one line to `path` and hands it to the system at once, so that a killed run keeps its steps."""
     text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    if not _writes():
+        return
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
+
+
+def _writes() -> bool:
+    """Whether this process, of those that make a run together, is the one that writes."""
+    if "jax" not in sys.modules:  # a command line is read, and runs are compared, without it
+        return True
+    from emsedit_jax import sharding
+
+    return sharding.is_first()
 
 
 def _umask() -> int:

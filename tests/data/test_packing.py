@@ -11,7 +11,6 @@ from emsedit_jax.data.packing import (
     PackShape,
     cut_evenly,
     first_fit,
-    fitting,
     pack,
     padding,
     plan_shape,
@@ -19,6 +18,7 @@ from emsedit_jax.data.packing import (
     sorted_order,
     waste,
 )
+from emsedit_jax.data.parts import fitting
 from emsedit_jax.data.tokens import TOKEN_RULES, TokenItem, captured_positions
 from emsedit_jax.errors import InputError
 
@@ -89,7 +89,8 @@ def test_a_batch_written_out_by_hand():
     assert batch.capture_at_n.tolist() == [2, 3, 4, 6, 7, 10, 12] + [24] * 9
     assert batch.captured_n.tolist() == [True] * 7 + [False] * 9
     assert batch.versus_a is None
-    kinds = {name: value.dtype.name for name, value in vars(batch).items() if name not in ("versus_a", "only_answers")}
+    static = ("versus_a", "only_answers", "parts")
+    kinds = {name: value.dtype.name for name, value in vars(batch).items() if name not in static}
     assert kinds.pop("weights_a") == "float32"
     assert kinds.pop("captured_n") == "bool"
     assert set(kinds.values()) == {"int32"}

@@ -4,7 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from emsedit_jax.lm.model import host, load_lm, load_tokenizer
+from emsedit_jax.lm.model import load_lm, load_tokenizer
+from emsedit_jax.sharding import host
 from tests.lm.tiny_folder import tensors, write, write_tokenizer
 from tests.refusals import refused
 

@@ -63,5 +63,5 @@ def test_random_params_depend_on_the_seed_alone():
 @pytest.mark.parametrize(
     ("module", "shape"), [("mlp.gate", (8, 12)), ("mlp.down", (12, 8)), ("attn.q", (8, 24)), ("attn.k", (8, 12))]
 )
-def test_module_shape(module, shape):
-    assert params.module_shape(CONFIG, module) == shape
+def test_module_spec(module, shape):
+    assert params.module_spec(CONFIG, module).shape == shape

@@ -1,6 +1,7 @@
 """Padding, passes, chunks and the order of micro-batches change nothing of what is learnt, for every editor."""
 
 import dataclasses
+import weakref
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from emsedit_jax.data.packing import PackShape
+from emsedit_jax.edit import stream
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.meta import trajectory
 from emsedit_jax.types import EditTask
@@ -111,3 +113,24 @@ def test_a_batch_without_a_finite_gradient_leaves_the_networks_alone(name, num_s
     _, state, _ = train(params, editor, how, state, tasks()[:1])
     assert optax.tree.get(state.opt_state, "count") == 1
     assert norm(tiny_training.minus(state.thetas, before.thetas)) > tiny_training.META_LR
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_no_streamed_rows_outlive_their_step(params, name, monkeypatch):
+    refs: list[weakref.ref] = []
+    left: list[int] = []  # rows of former steps that are still there when a step begins to gather its own
+
+    class Watched(stream.Waiting):
+        def __init__(self, *sizes):
+            left.append(sum(ref() is not None for ref in refs))
+            super().__init__(*sizes)
+
+        def _empty(self):
+            trace = super()._empty()
+            refs.extend(weakref.ref(rows) for rows in (*trace.keys, *trace.grads))
+            return trace
+
+    monkeypatch.setattr(stream, "Waiting", Watched)
+    learnt(params, name, 1, tasks(SMALL, 1), STREAMED)
+    assert refs
+    assert left == [0, 0]

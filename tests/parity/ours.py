@@ -9,12 +9,15 @@ import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.data import batching, records
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.packing import PackShape
@@ -33,21 +36,29 @@ from emsedit_jax.types import Deltas, NormStats, Sites, Stats, Theta, Trace
 from tests.parity.golden import ROOT, Case, Pass
 
 ROLES: dict[str, Role] = {"train": "train", "valid": "eval"}
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
-@functools.cache
+def once(make: Callable[[Given], Made]) -> Callable[[Given], Made]:
+    """Makes it once for each mesh in force."""
+    cached = functools.cache(lambda given, mesh: make(given))
+    return lambda given: cached(given, (sharding.size(sharding.DATA), sharding.size(sharding.MODEL)))
+
+
+@once
 def lm(folder: pathlib.Path) -> LM:
     """The recorded model."""
     return load_lm(str(folder), "float32")
 
 
-@functools.cache
+@once
 def sites(case: Case) -> Sites:
     """The run's edit sites, grouped by shape."""
     return edit_sites.resolve(lm(case.model_folder).config, case.config["model"]["edit_modules"])
 
 
-@functools.cache
+@once
 def plans(case: Case) -> dict[str, EditPlan]:
     """Phase -> the recorded draw of batches, packed by the package, in one shape that other runs have too."""
     dataset, editor = case.config["dataset"], case.config["editor"]
@@ -66,6 +77,7 @@ def plans(case: Case) -> dict[str, EditPlan]:
                 batch_size=dataset["batch_size"],
                 token=editor["token"],
                 rows=drawn,
+                parts=sharding.size(sharding.DATA),
             )
     planned = [shapes[-1] for plan in found.values() for shapes in plan.shapes.values()]
     shape = common_shape(*(max(sizes) for sizes in zip(*planned, strict=True)))
@@ -139,7 +151,7 @@ def deltas(case: Case, edits: tuple[str, ...]) -> Deltas:
     total = [np.zeros((len(group.names), group.k, group.v), np.float32) for group in sites(case)]
     for key in edits:
         total = [a + np.asarray(b) for a, b in zip(total, by_site(case, f"{key}/shift"), strict=True)]
-    return tuple(jnp.asarray(array) for array in total)
+    return sharding.put(tuple(total), tuple(map(sharding.spec_of_edit, sites(case))))
 
 
 def original_weights(case: Case) -> tuple[np.ndarray, ...]:
@@ -153,7 +165,7 @@ def original_weights(case: Case) -> tuple[np.ndarray, ...]:
     return tuple(np.stack([weight(*place) for place in zip(g.layers, g.modules, strict=True)]) for g in sites(case))
 
 
-@functools.cache
+@once
 def captured(case: Case) -> dict[str, Trace]:
     """The package's own capture at every pass of a run, on weights with the recorded shifts in them."""
     model, found = lm(case.model_folder), {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import StepAux, no_edit
 from emsedit_jax.measure.edited import Edited
@@ -48,7 +48,7 @@ def initial_state(case: Case, editor: trajectory.Editor) -> MetaState:
     state = trajectory.init(editor, seed=0, learning=ours.learning(case) if editor.method.learned else None)
     drawn = ours.thetas(case, "init/hyper") if editor.method.learned else state.thetas
     assert jax.tree.map(np.shape, drawn) == jax.tree.map(np.shape, state.thetas), "networks of other sizes"
-    return MetaState(drawn, state.stats, state.opt_state, state.grads)
+    return MetaState(sharding.put(drawn), state.stats, state.opt_state, state.grads)
 
 
 def train(case: Case, editor: trajectory.Editor, state: MetaState, found: Run) -> MetaState:
@@ -90,7 +90,7 @@ def scorer(case: Case):
     return score
 
 
-@functools.cache
+@ours.once
 def run(case: Case) -> Run:
     """Trains, edits and scores as the case did."""
     model, editor = ours.lm(case.model_folder), editor_of(case)

@@ -27,6 +27,7 @@ def flags(*more: str, editor: str = "emsedit") -> list[str]:
         f"--config={ROOT / 'configs/common.py'}:editor={editor}",
         f"--config.model.name_or_path={MODEL}",
         *modules,
+        "--config.mesh.data=1",  # tests have eight devices
         "--config.dataset.name=zsre",
         f"--config.dataset.train_path={DATA / 'zsre_train.json'}",
         f"--config.dataset.valid_path={DATA / 'zsre_eval.json'}",

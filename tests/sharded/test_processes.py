@@ -1,0 +1,124 @@
+"""Several processes as one run: the numbers of one process, files of the first alone, and no survivor of a loss."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from emsedit_jax.run import cluster, edits
+from tests.parity import golden, test_end_to_end
+from tests.parity.compare import STAGE, assert_close
+from tests.run import tiny
+from tests.sharded.test_golden import NAMED
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 600
+FOREIGN = ("JAX_", "XLA_", "SLURM_", "OMPI_", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+HERE = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(commands: list[list[str]], folder: Path, devices: int = 2) -> Iterator[list[subprocess.Popen]]:
+    """The processes, with their output in files, none of which outlives the block."""
+    running = []
+    environment = HERE | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    with contextlib.ExitStack() as files:
+        for number, command in enumerate(commands):
+            log = files.enter_context((folder / f"log{number}").open("w"))
+            running.append(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+            )
+        try:
+            yield running
+        finally:
+            for one in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(one.pid, signal.SIGKILL)
+                one.wait()
+
+
+def finished(commands: list[list[str]], folder: Path) -> list[str]:
+    """What each printed; all must end well."""
+    with started(commands, folder) as running:
+        codes = [one.wait(DEADLINE_S) for one in running]
+    logs = [(folder / f"log{number}").read_text() for number in range(len(commands))]
+    assert codes == [0] * len(commands), "\n".join(logs)
+    return logs
+
+
+def launches(workdir: Path, *more: str) -> list[list[str]]:
+    """The commands of two processes that make one run."""
+    joint = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    flags = tiny.flags(f"--workdir={workdir}", "--config.mesh.data=-1", "--config.mesh.model=2", *more)
+    return [[sys.executable, "launch.py", *flags, *joint, f"--process={number}"] for number in range(2)]
+
+
+def test_two_processes_make_the_run_of_one(tmp_path):
+    alone = tiny.train(tmp_path / "alone")
+    first, second = finished(launches(tmp_path / "two"), tmp_path)
+    found = tiny.read(tmp_path / "two" / "summary.json")
+    assert found["scores"] == alone["scores"]
+    assert (found["processes"], found["mesh"]) == (2, {"data": 2, "model": 2})
+    one, other = (edits.arrays.read(tmp_path / run / "edits.safetensors", "edits", "")[1] for run in ("two", "alone"))
+    assert_close([(name, one[name], array) for name, array in other.items()], STAGE)
+    assert "files in" in first
+    assert "files in" not in second
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert {path.name for path in (tmp_path / "two").iterdir()} == names
+
+
+@pytest.mark.long
+def test_a_lost_process_stops_the_other(tmp_path):
+    commands = launches(tmp_path / "two", "--config.num_seq=2", "--config.train.n_trajectories=500")
+    commands = [[part for part in command if not part.startswith("--config.num_seq=2")] for command in commands]
+    with started(commands, tmp_path) as (survivor, lost):
+        deadline = time.monotonic() + DEADLINE_S
+        while "training" not in (tmp_path / "log0").read_text():
+            assert survivor.poll() is None, (tmp_path / "log0").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        os.killpg(lost.pid, signal.SIGKILL)
+        begun = time.monotonic()
+        code = survivor.wait(4 * cluster.LOST_AFTER_S)
+        assert time.monotonic() - begun < 60
+    assert code != 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMED)
+def test_a_recorded_run_over_processes_gives_the_numbers_of_one(name, tmp_path):
+    if name not in golden.case_names():
+        pytest.skip(f"{name} is not under EMSEDIT_GOLDEN")
+    out, port = tmp_path / "found.safetensors", str(free_port())
+    finished(
+        [
+            [sys.executable, "-m", "tests.sharded.worker", port, "2", str(number), name, "2x2", str(out)]
+            for number in range(2)
+        ],
+        tmp_path,
+    )
+    alone = test_end_to_end.run(golden.load(name))
+    found = load_file(out)
+    pairs = [
+        (f"{key}/{g}", found[f"{key}/{g}"], np.asarray(one))
+        for key, edit in (alone.shifts | {"final": alone.deltas}).items()
+        for g, one in enumerate(edit)
+    ]
+    assert_close(pairs, STAGE)
+    for key, shares in alone.scores.items():
+        np.testing.assert_array_equal(found[key], shares, err_msg=key)
