@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,14 +20,16 @@ from emsedit_jax.data.parts import dealt, pack_parts
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.step import learn_shift, teachable_shift
-from emsedit_jax.lm.params import Params, abstract, is_spec, placement
+from emsedit_jax.lm.config import LMConfig
+from emsedit_jax.lm.params import Params, abstract, is_spec, placement, undivided
 from emsedit_jax.measure.score import score_batch
 from emsedit_jax.meta import gradient, trajectory
 from emsedit_jax.meta.trajectory import Editor, Learning
-from emsedit_jax.types import Batch, Trace
+from emsedit_jax.types import Batch
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+KINDS = ("prefix", "capture", "scoring", "meta gradient", "shift", "pull-back")
 MICRO_BATCH = 4
 
 
@@ -80,6 +82,17 @@ class Plan:
         self._packed = self._placed(self._batch, P(sharding.DATA))
 
     @property
+    def config(self) -> LMConfig:
+        """Of the model."""
+        return self._config
+
+    @property
+    def undivided(self) -> list[str]:
+        """What of the model each device holds whole, in words."""
+        with jax.set_mesh(self._mesh):
+            return undivided(self._config)
+
+    @property
     def weights_bytes(self) -> int:
         """Of the model, on each device."""
         return sum(_bytes_held(leaf) for leaf in jax.tree.leaves(self._params))
@@ -94,34 +107,26 @@ class Plan:
         """Of networks, moments and gradients, on each device."""
         return sum(_bytes_held(leaf) for leaf in jax.tree.leaves(self._state))
 
-    def programs(self) -> Iterator[tuple[str, Compiled]]:
-        """Name and account of each program, compiled when asked for."""
+    def programs(self, wanted: Sequence[str] = KINDS) -> Iterator[tuple[str, Compiled]]:
+        """Name and account of each program of the kinds wanted, compiled when asked for."""
         whole = self._config, self._editor.sites
         count, params = flops.Prompts([self._whole_batch()]), self._params
         below = self._compile(capturing.prefix, whole, (params, self._packed), flops.prefix(*whole, count))
         yield "prefix", below
-        passed = (below.out, self._packed)
-        captured = self._compile(
-            capturing.capture, whole, (params, self._deltas, *passed), flops.capture(*whole, count)
-        )
+        passed = (params, self._deltas, below.out, self._packed)
+        captured = self._compile(capturing.capture, whole, passed, flops.capture(*whole, count))
         yield "capture", captured
-        scored = self._compile(score_batch, whole, (params, self._deltas, *passed), flops.scoring(*whole, count))
-        yield "scoring", scored
-        yield from self._shifts(captured.out, count)
-        if self._learning is not None:
-            given = (params, self._deltas, *passed, 1.0, self._deltas)
-            useful = flops.weight_gradient(*whole, count)
+        if "scoring" in wanted:
+            yield "scoring", self._compile(score_batch, whole, passed, flops.scoring(*whole, count))
+        if "meta gradient" in wanted and self._learning is not None:
+            given, useful = (*passed, 1.0, self._deltas), flops.weight_gradient(*whole, count)
             yield "meta gradient", self._compile(gradient.add_equiv, whole, given, useful)
-
-    def _shifts(self, trace: Trace, count: flops.Prompts) -> Iterator[tuple[str, Compiled]]:
-        """Networks and solves of each edit step, with the way back where there is learning."""
-        editor = self._editor
-        for i in range(editor.iters if len(editor.specs) > 1 else 1):
-            kind = editor.sites, editor.method.rule, editor.structure(i)
-            given = self._deltas, self._state.thetas[i], self._state.stats[i], trace
+        for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
+            kind = self._editor.sites, self._editor.method.rule, self._editor.structure(i)
+            given = self._deltas, self._state.thetas[i], self._state.stats[i], captured.out
             useful = flops.shift(*kind, count.rows)
             yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, of_model=False)
-            if self._learning is not None:
+            if "pull-back" in wanted and self._learning is not None:
                 taught = self._compile(teachable_shift, kind, given, useful, of_model=False)
                 given, useful = (taught.out[-1], self._deltas), flops.pull_back(*kind, count.rows)
                 yield f"pull-back, step {i + 1}", self._compile(gradient.pull, (), given, useful, of_model=False)

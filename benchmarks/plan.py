@@ -66,13 +66,13 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--device={own.device}: known are {', '.join(DEVICES)}.{near(own.device, DEVICES)}")
     if own.devices < 1:
         raise InputError(f"--devices={own.devices}: must be at least 1.")
-    ahead_for_gpu = not own.cpu and importlib.util.find_spec("jax_plugins") is not None and _has_plugin()
-    prepare_jax(own.devices, gpu=ahead_for_gpu)
-    cli.quiet()
-    config = cli.read([argv[0], *_with_paths(rest)]).config
+    gpu = own.device == "h100" and not own.cpu and _has_plugin()
+    prepare_jax(own.devices, gpu=gpu)
+    cli.settle()
+    config = cli.read([argv[0], *with_paths(rest)]).config
     from benchmarks import timing  # only now that JAX knows its devices
 
-    timing.report("plan", **planned(config, own, gpu=ahead_for_gpu))
+    timing.report("plan", **planned(config, own, gpu=gpu))
 
 
 def _has_plugin() -> bool:
@@ -97,59 +97,67 @@ def prepare_jax(devices: int, *, gpu: bool) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def _with_paths(argv: Sequence[str]) -> list[str]:
+def with_paths(argv: Sequence[str]) -> list[str]:
     """The flags, with the data's paths that a config may want and nothing here reads."""
     return [*argv, "--config.dataset.train_path=none", "--config.dataset.valid_path=none"]
 
 
-def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: bool) -> dict[str, Any]:
-    """Everything there is to say of the config on these devices."""
+def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, *, gpu: bool) -> Any:
+    """The config's programs on a mesh of so many by so many devices, to be compiled (`ahead.Plan`)."""
     import jax
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
-    from benchmarks import ahead, peaks
+    from benchmarks import ahead
     from emsedit_jax import sharding
     from emsedit_jax.edit import sites as edit_sites
-    from emsedit_jax.lm import params
     from emsedit_jax.meta import methods
     from emsedit_jax.meta.trajectory import Editor
     from emsedit_jax.run import prepare
 
-    lm = lm_config(config.model)
-    gb, kind = DEVICES[own.device]
-    data, model = shape(config.mesh, own.devices)
+    lm, count = lm_config(config.model), mesh[0] * mesh[1]
     if gpu:
         from jax.experimental import topologies
 
-        topology = topologies.get_topology_desc(
-            platform="cuda", topology_name="", topology=f"1x1x{own.devices}", target_config=H100
-        )
-        devices = topology.devices
+        devices = topologies.get_topology_desc(
+            platform="cuda", topology_name="", topology=f"1x1x{count}", target_config=H100
+        ).devices
     else:
         devices, lm = jax.devices(), dataclasses.replace(lm, dtype="float32")
-    grid = np.array(devices[: own.devices], dtype=object).reshape(data, model)
-    mesh = Mesh(grid, (sharding.DATA, sharding.MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
-
+    grid = np.array(devices[:count], dtype=object).reshape(mesh)
     method, iters = methods.method(config.editor.name), config.editor.iters
     of_nets = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
     specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **of_nets)
-    sites = edit_sites.resolve(lm, config.model.edit_modules)
-    editor = Editor(lm, sites, method, specs, iters, config.editor.rows_at_once)
+    editor = Editor(lm, edit_sites.resolve(lm, config.model.edit_modules), method, specs, iters)
     learning = prepare.learning_of(config, method, max(config.num_seq, 1)) if method.learned else None
-    sizes = ahead.Sizes(config.dataset.n_edits, own.prompt, own.answer)
-    plan = ahead.Plan(mesh, editor, learning, sizes, config.editor.token)
-    half = 0.5 if not gpu and config.model.dtype != "float32" else 1.0  # of what is in the model's dtype
+    axes = (sharding.DATA, sharding.MODEL)
+    return ahead.Plan(
+        Mesh(grid, axes, axis_types=(AxisType.Auto, AxisType.Auto)), editor, learning, sizes, config.editor.token
+    )
+
+
+def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: bool) -> dict[str, Any]:
+    """Everything there is to say of the config on these devices."""
+    from benchmarks import ahead, peaks
+    from emsedit_jax.lm import params
+
+    gb, kind = DEVICES[own.device]
+    data, model = shape(config.mesh, own.devices)
+    plan = scene(config, (data, model), ahead.Sizes(config.dataset.n_edits, own.prompt, own.answer), gpu=gpu)
+    short = config.model.dtype != "float32"  # passes through the model are in a shorter format
+    half = 0.5 if short and not gpu else 1.0  # of what was compiled in float32 in its place
     peak = peaks.peak(kind)
     assert peak is not None
     rows, seconds, most = {}, 0.0, 0.0
     for name, one in plan.programs():
-        best = peak.bfloat16 if one.of_model and config.model.dtype != "float32" else peak.float32 or peak.bfloat16 / 6
+        best = peak.bfloat16 if one.of_model and short else peak.float32 or peak.bfloat16 / 6
         took = one.useful_flop / (own.devices * best * 1e12)
         temporaries = one.temporary_bytes * (half if one.of_model else 1.0)
         most = max(most, temporaries + one.output_bytes)
-        edits = name == "prefix" or name.startswith("shift") or name == "capture"
-        seconds += took * (iters if name == "capture" else 1) if edits else 0.0
+        if name == "prefix" or name.startswith("shift"):
+            seconds += took
+        elif name == "capture":
+            seconds += took * config.editor.iters
         rows[name] = {
             "temporary_gb": round(temporaries / 1e9, 3),
             "output_gb": round(one.output_bytes / 1e9, 3),
@@ -158,16 +166,14 @@ def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: 
             "seconds_at_peak": float(f"{took:.3g}"),
             "collectives": one.collectives,
         }
-    with jax.set_mesh(mesh):
-        whole = params.undivided(lm)
     weights = plan.weights_bytes * half
     held = weights + 2 * plan.deltas_bytes + plan.networks_bytes + most
     return {
         "model": config.model.name_or_path,
-        "parameters": params.count(lm),
+        "parameters": params.count(plan.config),
         "devices": f"{own.devices} x {own.device}, {data} x {model} (data x model)",
         "compiled_for": "H100" if gpu else "virtual CPU devices, float32",
-        "not_divided": whole,
+        "not_divided": plan.undivided,
         "gb_per_device": {
             "weights": round(weights / 1e9, 3),
             "edits": round(plan.deltas_bytes / 1e9, 3),

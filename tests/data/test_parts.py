@@ -69,7 +69,7 @@ def test_the_longest_are_dealt_first_to_whom_has_least():
     assert deal(items, 2) == [
         [0, 1],
         [2, 3],
-    ]  # 9 | 5, 4; an answer's row counts double, so 10 | 11: then 3 to the first
+    ]  # work is 10, then 6 and 5: the last one to the first
     assert deal(items, 1) == [[0, 1, 2, 3]]
     assert deal(items[:1], 3) == [[0], [], []]
 

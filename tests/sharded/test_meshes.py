@@ -23,6 +23,7 @@ from tests.tiny_lm import CONFIG, SITES, assert_close, host
 LENGTHS = ((5, 2), (7, 3), (5, 1), (4, 3), (6, 2), (8, 1))
 REL = 1e-4  # sums in another order
 SMALL = 8  # rows at once: more are streamed
+ALL = [pytest.param(name, marks=() if name == "2x4" else pytest.mark.long) for name in MESHES]
 
 
 def tasks(pass_tokens=None):
@@ -48,7 +49,7 @@ def learnt(name, rows_at_once=4096, pass_tokens=None):
     return host((deltas, state.stats, learned, losses, [step.shift for step in aux.steps]))
 
 
-@pytest.mark.parametrize("mesh", MESHES, indirect=True)
+@pytest.mark.parametrize("mesh", ALL, indirect=True)
 @pytest.mark.parametrize("name", ["emsedit", "mend"])  # a solve and none; a trajectory and step by step
 def test_training_over_devices_is_that_of_one(name, mesh):
     alone = learnt(name)
@@ -83,7 +84,7 @@ def test_no_device_holds_what_it_shares(mesh):
     assert len(steps) == 2
 
 
-@pytest.mark.parametrize("mesh", MESHES, indirect=True)
+@pytest.mark.parametrize("mesh", ALL, indirect=True)
 def test_scores_over_devices_are_those_of_one(mesh):
     deltas = host(tiny_lm.random_deltas())
 
