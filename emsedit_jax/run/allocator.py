@@ -14,7 +14,7 @@ SETTINGS = {
     MMAP_MAX: 0,  # large pieces come from the heap too, ...
     ARENA_MAX: 1,  # ... from one for all threads, as what one frees another asks for, ...
     TRIM_THRESHOLD: 2**31 - 1,  # ... whose end stays,
-    TOP_PAD: 64 << 20,  # and which grows by no less
+    TOP_PAD: 16 << 20,  # and which grows by no less
 }
 
 

@@ -19,7 +19,7 @@ from emsedit_jax.run import cli
 from tests.run.tiny import MODEL, ROOT
 
 CONFIG = LMConfig(  # what the devices divide
-    family="llama", vocabulary=512, d=512, f=2048, h=8, g=8, e=64, num_layers=4, norm_eps=1e-5, rope_theta=1e4
+    family="llama", vocabulary=512, d=1024, f=4096, h=8, g=8, e=128, num_layers=4, norm_eps=1e-5, rope_theta=1e4
 )
 HLO = """\
 HloModule jit_f
@@ -44,13 +44,13 @@ def test_collectives_are_counted_as_often_as_they_run():
     }
 
 
-def scene(mesh, facts=16):
+def scene(mesh):
     """EMSEdit's programs on the model that the devices divide."""
     sites = edit_sites.resolve(CONFIG, ["model.layers.{1..2}.mlp.gate_proj", "model.layers.{1..2}.mlp.up_proj"])
     specs = methods.net_specs(methods.method("emsedit"), iters=1, lr=1e-3, rank=32, n_blocks=1)
     editor = Editor(CONFIG, sites, methods.method("emsedit"), specs, 1)
     grid = jax.sharding.Mesh(np.array(jax.devices()[: math.prod(mesh)], dtype=object).reshape(mesh), ("data", "model"))
-    return ahead.Plan(grid, editor, None, ahead.Sizes(facts), "ans")
+    return ahead.Plan(grid, editor, None, ahead.Sizes(facts=64, answer=1), "ans")
 
 
 def test_work_is_divided_by_the_devices():
@@ -63,8 +63,8 @@ def test_work_is_divided_by_the_devices():
 def test_bytes_of_weights_and_edits_are_counted_on_each_device():
     whole, part = scene((1, 1)), scene((2, 4))
     assert whole.weights_bytes == 4 * params.count(CONFIG)
-    assert whole.deltas_bytes == 4 * 4 * 512 * 2048
-    norms = 4 * 512 * (2 * 4 + 1)  # of four layers and the last: whole on each device
+    assert whole.deltas_bytes == 4 * 4 * 1024 * 4096
+    norms = 4 * 1024 * (2 * 4 + 1)  # of four layers and the last: whole on each device
     assert part.weights_bytes == (whole.weights_bytes - norms) // 4 + norms
     assert part.deltas_bytes == whole.deltas_bytes // 4
     assert part.networks_bytes == whole.networks_bytes
