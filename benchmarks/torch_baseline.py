@@ -87,6 +87,10 @@ class Ours:
         given = self.none, self.state.thetas[slot], self.state.stats[slot], trace
         return learn_shift(self.editor.sites, rule, self.editor.structure(i), *given)
 
+    def step(self, stored: capturing.Prompts):
+        """Capture and shift of a batch's second step, and of every later one: its prefixes are there."""
+        return trajectory.step(self.editor, self.whole[2], self.none, self.state, stored, 0)
+
     def edit(self):
         return trajectory.edit_batch(self.editor, self.whole[2], self.none, self.state, self.prompts("edit"))
 
@@ -228,10 +232,14 @@ def phases(run: Prepared, ours: Ours, theirs: Theirs) -> dict[str, tuple[Callabl
     deltas, auxes = ours.taught()
     weights = ours.weight_gradient(deltas)
     captured, shifted, their_weights = way.capture(micro["edit"]), theirs.edit(), theirs.weight_gradient()
-    store = PrefixStore(*ours.whole, run.config.eval.prefix_store_mb)
+    store, stored = PrefixStore(*ours.whole, run.config.eval.prefix_store_mb), ours.prompts("edit")
     found = {
         "capture": (ours.capture, lambda: way.capture(micro["edit"])),
         "shift": (lambda: ours.shift(trace), lambda: way.shift(0, captured)),
+        "edit step, prefixes stored": (
+            lambda: ours.step(stored)[0],
+            lambda: way.shift(0, way.capture(micro["edit"])),
+        ),
         "edit, all steps": (ours.edit, theirs.edit),
         "gradient of the meta-loss": (lambda: ours.weight_gradient(deltas), theirs.weight_gradient),
         "update of the networks": (
