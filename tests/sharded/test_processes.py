@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from emsedit_jax.run import cluster, edits
 from tests.parity import golden, test_end_to_end
-from tests.parity.compare import STAGE, assert_close
+from tests.parity.compare import END, STAGE, assert_close
 from tests.run import tiny
 from tests.sharded.test_golden import NAMED
 
@@ -119,6 +119,6 @@ def test_a_recorded_run_over_processes_gives_the_numbers_of_one(name, tmp_path):
         for key, edit in (alone.shifts | {"final": alone.deltas}).items()
         for g, one in enumerate(edit)
     ]
-    assert_close(pairs, STAGE)
+    assert_close(pairs, END)  # from end to end: small differences grow from batch to batch
     for key, shares in alone.scores.items():
         np.testing.assert_array_equal(found[key], shares, err_msg=key)
