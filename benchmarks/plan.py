@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--devices={own.devices}: must be at least 1.")
     gpu = own.device == "h100" and not own.cpu and _has_plugin()
     prepare_jax(own.devices, gpu=gpu)
-    cli.settle()
+    cli.quiet()
     config = cli.read([argv[0], *with_paths(rest)]).config
     from benchmarks import timing  # only now that JAX knows its devices
 
