@@ -18,6 +18,6 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def read(argv: Sequence[str], own: argparse.ArgumentParser) -> tuple[argparse.Namespace, Command]:
     """(values of the benchmark's own flags, what `launch.py` would make of the others)."""
-    cli.quiet()
+    cli.settle()
     values, rest = own.parse_known_args(list(argv[1:]))
     return values, cli.read([argv[0], *rest])

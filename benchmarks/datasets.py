@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> None:
         if name not in CONFIGS:
             raise InputError(f"no data set {name!r} ({', '.join(CONFIGS)}).{near(name, CONFIGS)}")
     commands = {name: flags(name, given.data, given.seed) for name in names}
-    cli.quiet()
+    cli.settle()
     found = {}
     for name, line in commands.items():
         print(f"\npython launch.py {shlex.join(line)}", flush=True)

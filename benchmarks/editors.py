@@ -196,7 +196,7 @@ def main(argv: Sequence[str]) -> None:
     out = given.out or Path(f"runs/editors-{given.model}")
     bench = Bench(given.model, files, out, given.seed, given.accept_terms)
     rows = wanted(given.editors)
-    cli.quiet()
+    cli.settle()
     if given.known:
         chosen = {row: common.eta(MODELS[given.model].etas, row.editor, row.iters) for row in rows}
     else:

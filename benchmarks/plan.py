@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--devices={own.devices}: must be at least 1.")
     gpu = own.device == "h100" and not own.cpu and _has_plugin()
     prepare_jax(own.devices, gpu=gpu)
-    cli.quiet()
+    cli.settle()
     config = cli.read([argv[0], *with_paths(rest)]).config
     from benchmarks import timing  # only now that JAX knows its devices
 
@@ -105,14 +105,9 @@ def with_paths(argv: Sequence[str]) -> list[str]:
 def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, *, gpu: bool) -> Any:
     """The config's programs on a mesh of so many by so many devices, to be compiled (`ahead.Plan`)."""
     import jax
-    import numpy as np
-    from jax.sharding import AxisType, Mesh
 
     from benchmarks import ahead
     from emsedit_jax import sharding
-    from emsedit_jax.edit import sites as edit_sites
-    from emsedit_jax.meta import methods
-    from emsedit_jax.meta.trajectory import Editor
     from emsedit_jax.run import prepare
 
     lm, count = lm_config(config.model), mesh[0] * mesh[1]
@@ -124,16 +119,9 @@ def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, 
         ).devices
     else:
         devices, lm = jax.devices(), dataclasses.replace(lm, dtype="float32")
-    grid = np.array(devices[:count], dtype=object).reshape(mesh)
-    method, iters = methods.method(config.editor.name), config.editor.iters
-    of_nets = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
-    specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **of_nets)
-    editor = Editor(lm, edit_sites.resolve(lm, config.model.edit_modules), method, specs, iters)
-    learning = prepare.learning_of(config, method, max(config.num_seq, 1)) if method.learned else None
-    axes = (sharding.DATA, sharding.MODEL)
-    return ahead.Plan(
-        Mesh(grid, axes, axis_types=(AxisType.Auto, AxisType.Auto)), editor, learning, sizes, config.editor.token
-    )
+    editor = prepare.editor_of(config, lm)
+    learning = prepare.learning_of(config, editor.method, max(config.num_seq, 1)) if editor.method.learned else None
+    return ahead.Plan(sharding.mesh_of(*mesh, devices), editor, learning, sizes, config.editor.token)
 
 
 def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: bool) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--facts", type=int, default=FACTS, help="of the edit batch (%(default)s)")
     own, rest = parser.parse_known_args(list(argv[1:]))
     plan.prepare_jax(MOST, gpu=False)
-    cli.quiet()
+    cli.settle()
     config = cli.read([argv[0], *plan.with_paths(rest)]).config
     from benchmarks import ahead, timing
 

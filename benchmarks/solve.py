@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     parser = command.parser(__doc__)
     parser.add_argument("--full", action="store_true", help="the larger sizes too")
     given = parser.parse_args(argv[1:])
-    cli.quiet()
+    cli.settle()
     cells = []
     for k, n in FULL if given.full else CELLS:
         cells.append(cell(k, n))

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import FlagOrderError
 
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.run import settings, workdir
+from emsedit_jax.run import allocator, settings, workdir
 
 MODES = ("train", "eval", "export", "compare")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
@@ -91,8 +91,12 @@ def asks_for_help(argv: Sequence[str]) -> bool:
     return any(arg in ("-h", "-help", "--help", "--helpfull", "--helpshort") for arg in argv[1:])
 
 
-def quiet() -> None:
-    """Keeps libraries from chatting on stderr; call before they are imported."""
+def settle() -> None:
+    """What the package's programs have in common: call before the libraries are imported.
+
+    Libraries do not chat on stderr, and freed memory is kept.
+    """
+    allocator.keep_freed()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that it found no torch, which is not needed
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -18,6 +18,7 @@ from emsedit_jax.data.scoring import ScorePlan, plan_scoring
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import model, params
+from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
 from emsedit_jax.measure.edited import Edited
@@ -72,7 +73,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
 
     lm = lm or _load(config.model)
     lm = dataclasses.replace(lm, config=dataclasses.replace(lm.config, remat=config.model.remat or lm.config.remat))
-    sites = edit_sites.resolve(lm.config, config.model.edit_modules)
+    editor = editor_of(config, lm.config)
 
     if config.dataset.on_bad_row == "skip":
         found = facts.usable(found, lm)
@@ -88,19 +89,24 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     say("data", facts.line(config, found, valid_plan, train_plan))
     if conflicts:
         say("warning", facts.contradictions(conflicts))
-    say("sites", _sites_line(config, sites))
+    say("sites", _sites_line(config, editor.sites))
 
-    sizes: dict[str, Any] = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
-    iters = config.editor.iters
-    specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **sizes)
-    editor = Editor(lm.config, sites, method, specs, iters, config.editor.rows_at_once)
-    prefixes = PrefixStore(lm.config, sites, lm.params, config.eval.prefix_store_mb)
+    prefixes = PrefixStore(lm.config, editor.sites, lm.params, config.eval.prefix_store_mb)
     score_plan = plan_scoring(valid_plan, config.eval.batch_tokens)
     base = identify(config.model.name_or_path, lm.params)
     skipped: dict[str, Sequence[str]] = {role: one.skipped for role, one in found.items()}
     return Prepared(
         config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes, skipped, conflicts
     )
+
+
+def editor_of(config: ml_collections.ConfigDict, lm: LMConfig) -> Editor:
+    """The config's editor on such a model. Raises InputError for sites that it does not have."""
+    method, iters = methods.method(config.editor.name), config.editor.iters
+    sizes: dict[str, Any] = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
+    specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **sizes)
+    sites = edit_sites.resolve(lm, config.model.edit_modules)
+    return Editor(lm, sites, method, specs, iters, config.editor.rows_at_once)
 
 
 def _load(config: ml_collections.ConfigDict) -> LM:
