@@ -1,6 +1,7 @@
 """Recorded runs over eight devices: each batch gives the numbers of one device, and the run its scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ NAMED = (  # on every mesh: five families, every editor
     "gemma2_ripple_seq_rledit_mended",
 )
 IN_CI = (("llama_zsre_seq_emsedit", "2x4"), ("gpt2_fever_seq_mend", "4x2"))
+Pair = tuple[str, np.ndarray, np.ndarray]  # (name, over devices, on one)
 MATCHED = ("all", "imitate")  # of the cases' `follow`: those that must match
 
 
@@ -48,11 +50,29 @@ def test_a_recorded_run_over_devices_gives_the_numbers_of_one(name, mesh):
         np.testing.assert_array_equal(there.scores[key], shares, err_msg=key)
 
 
-def fed_alike(case: Case, mesh: jax.sharding.Mesh) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, over devices, on one) of all shifts, and of the edits after each batch, which both begin alike.
+def fed_alike(case: Case, mesh: jax.sharding.Mesh) -> Iterator[Pair]:
+    """All shifts, and the edits after each batch, over devices and on one, which both begin alike."""
+    for one in alone(case):
+        with jax.set_mesh(mesh):
+            found = over_devices(case, one.phase, one.j, one.begun)
+        yield from pairs(case, one, *found)
+
+
+class Fed(NamedTuple):
+    """A batch of a recorded run on one device: what it began with, and what came of it.
 
     Small differences grow from batch to batch: networks learn from them, and later batches are captured under them.
     """
+
+    phase: str
+    j: int
+    begun: tuple[Deltas, MetaState]
+    edits: Deltas
+    shifts: tuple[Deltas, ...]
+
+
+def alone(case: Case) -> Iterator[Fed]:
+    """The batches of the run, one after the other."""
     editor = test_end_to_end.editor_of(case)
     state = test_end_to_end.initial_state(case, editor)
     for phase in ("train", "valid") if editor.method.learned else ("valid",):
@@ -60,31 +80,43 @@ def fed_alike(case: Case, mesh: jax.sharding.Mesh) -> Iterator[tuple[str, np.nda
         for j in range(len(ours.plans(case)[phase])):
             begun = tiny_lm.host((deltas, state))
             deltas, state, shifts = batch(case, editor, phase, j, *jax.device_put(begun))
-            with jax.set_mesh(mesh):
-                specs = tuple(map(sharding.spec_of_edit, editor.sites))
-                placed = sharding.put(begun[0], specs), sharding.put(begun[1])
-                edited, _, shifted = batch(case, editor, phase, j, *placed)
-            for i, (found, expected) in enumerate(zip(shifted, shifts, strict=True)):
-                yield from by_site(case, f"{phase}/{j}/net{i}/shift", found, expected)
-            yield from by_site(case, f"{phase}/{j}/edits", edited, deltas)
+            yield Fed(phase, j, begun, deltas, shifts)
         learning = ours.learning(case) if editor.method.learned else None
         if phase == "train" and learning is not None and learning.update_every == "trajectory":
             state, _ = trajectory.finish(learning, state)
+
+
+def over_devices(case: Case, phase: str, j: int, begun: tuple) -> tuple[Deltas, tuple[Deltas, ...]]:
+    """(edits, shifts) of a batch on the mesh in force."""
+    editor = test_end_to_end.editor_of(case)
+    specs = tuple(map(sharding.spec_of_edit, editor.sites))
+    edits, _, shifts = batch(case, editor, phase, j, sharding.put(begun[0], specs), sharding.put(begun[1]))
+    return edits, shifts
+
+
+def pairs(case: Case, one: Fed, edits: Sequence, shifts: Sequence) -> Iterator[Pair]:
+    """What is to be compared with the batch on one device."""
+    for i, (found, expected) in enumerate(zip(shifts, one.shifts, strict=True)):
+        yield from by_site(case, f"{one.phase}/{one.j}/net{i}/shift", found, expected)
+    yield from by_site(case, f"{one.phase}/{one.j}/edits", edits, one.edits)
 
 
 def batch(case: Case, editor: trajectory.Editor, phase: str, j: int, deltas: Deltas, state: MetaState):
     """(edits, state, shifts) of one batch of training or editing."""
     params, edit = ours.lm(case.model_folder).params, ours.prompts(case, phase, j, "edit")
     if phase == "valid":
-        deltas, state, steps = trajectory.edit_batch(editor, params, deltas, state, edit)
+        deltas, state, steps = trajectory.edit_batch(editor, params, deltas, state, edit, shifts=True)
     else:
         lessons = ours.lessons(case, j)
-        deltas, state, aux = trajectory.train_batch(editor, ours.learning(case), params, deltas, state, edit, lessons)
+        given = editor, ours.learning(case), params, deltas, state, edit, lessons
+        deltas, state, aux = trajectory.train_batch(*given, shifts=True)
         steps = aux.steps
-    return deltas, state, tuple(step.shift for step in steps)
+    shifts = tuple(step.shift for step in steps if step.shift is not None)
+    assert len(shifts) == len(steps)
+    return deltas, state, shifts
 
 
-def by_site(case: Case, what: str, found, expected) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def by_site(case: Case, what: str, found, expected) -> list[Pair]:
     """(name, found, expected) of every site; of edits that are taken back there are none to compare."""
     return [
         (f"{what}/{name}", np.asarray(one)[s], np.asarray(other)[s])

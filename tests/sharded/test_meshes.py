@@ -43,7 +43,7 @@ def learnt(name, rows_at_once=4096, pass_tokens=None):
     state, weights = sharding.put(tiny_training.fresh(editor, how)), placed()
     given = tasks(pass_tokens)[: how.back_depth]
     edit, lessons = tiny_lm.given(weights, given[0].edit), tiny_training.lessons(weights, given, how.time_decay)
-    deltas, state, aux = trajectory.train_batch(editor, how, weights, no_edit(SITES), state, edit, lessons)
+    deltas, state, aux = trajectory.train_batch(editor, how, weights, no_edit(SITES), state, edit, lessons, shifts=True)
     losses = [(loss.equiv, loss.locality, loss.drift) for loss in aux.losses]
     learned = state.thetas if how.update_every == "step" else state.grads
     return host((deltas, state.stats, learned, losses, [step.shift for step in aux.steps]))

@@ -10,14 +10,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from emsedit_jax.run import cluster, edits
 from tests.parity import golden, test_end_to_end
-from tests.parity.compare import END, STAGE, assert_close
+from tests.parity.compare import STAGE, assert_close
 from tests.run import tiny
+from tests.sharded import test_golden, worker
 from tests.sharded.test_golden import NAMED
 
 ROOT = Path(__file__).parents[2]
@@ -104,21 +106,15 @@ def test_a_lost_process_stops_the_other(tmp_path):
 def test_a_recorded_run_over_processes_gives_the_numbers_of_one(name, tmp_path):
     if name not in golden.case_names():
         pytest.skip(f"{name} is not under EMSEDIT_GOLDEN")
-    out, port = tmp_path / "found.safetensors", str(free_port())
-    finished(
-        [
-            [sys.executable, "-m", "tests.sharded.worker", port, "2", str(number), name, "2x2", str(out)]
-            for number in range(2)
-        ],
-        tmp_path,
-    )
-    alone = test_end_to_end.run(golden.load(name))
-    found = load_file(out)
-    pairs = [
-        (f"{key}/{g}", found[f"{key}/{g}"], np.asarray(one))
-        for key, edit in (alone.shifts | {"final": alone.deltas}).items()
-        for g, one in enumerate(edit)
-    ]
-    assert_close(pairs, END)  # from end to end: small differences grow from batch to batch
-    for key, shares in alone.scores.items():
-        np.testing.assert_array_equal(found[key], shares, err_msg=key)
+    case, port = golden.load(name), str(free_port())
+    batches = list(test_golden.alone(case))
+    save_file({worker.key(one, i): leaf for one in batches for i, leaf in worker.leaves(one.begun)}, tmp_path / "begun")
+    command = [sys.executable, "-m", "tests.sharded.worker", port, "2"]
+    finished([[*command, str(number), name, "2x2", str(tmp_path)] for number in range(2)], tmp_path)
+    found = load_file(tmp_path / "found")
+    for one in batches:
+        tree = jax.tree.structure((one.edits, one.shifts))
+        came = tree.unflatten([found[worker.key(one, i)] for i in range(tree.num_leaves)])
+        assert_close(test_golden.pairs(case, one, *came), STAGE)
+    for name, shares in test_end_to_end.run(case).scores.items():
+        np.testing.assert_array_equal(found[name], shares, err_msg=name)

@@ -1,29 +1,54 @@
-"""One process of several that repeat a recorded run together: `python -m tests.sharded.worker PORT N I CASE MESH OUT`.
+"""One process of several that repeat a recorded run: `python -m tests.sharded.worker PORT N I CASE MESH FOLDER`.
 
-The first one writes the shifts, edits and scores to the safetensors file OUT.
+Each batch begins with what the safetensors file `begun` of the folder says; the first process writes the edits and
+shifts that come of it to `found`, with the scores of the run from end to end.
 """
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
-from safetensors.numpy import save_file
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
-jax.config.update("jax_num_cpu_devices", 2)
+
+def key(one, i: int) -> str:
+    """Where a file has leaf i of what belongs to a batch."""
+    return f"{one.phase}/{one.j}/{i}"
 
 
-def main(port: str, processes: str, process: str, name: str, mesh: str, out: str) -> None:
+def leaves(tree) -> Iterator[tuple[int, np.ndarray]]:
+    """The tree's leaves with their numbers, as files take them."""
+    return enumerate(np.asarray(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def main(port: str, processes: str, process: str, name: str, mesh: str, folder: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 2)
     from emsedit_jax import sharding
+    from emsedit_jax.edit.step import no_edit
     from emsedit_jax.run import cluster
-    from tests.parity import golden, test_end_to_end
+    from tests.parity import golden, ours, test_end_to_end
+    from tests.sharded import test_golden
 
     cluster.join(cluster.Cluster(f"127.0.0.1:{port}", int(processes), int(process)))
+    case, begun = golden.load(name), load_file(Path(folder) / "begun")
+    editor = test_end_to_end.editor_of(case)
+    tree = jax.tree.structure((no_edit(editor.sites), test_end_to_end.initial_state(case, editor)))
+    found = {}
     data, model = map(int, mesh.split("x"))
     with cluster.mesh_of(data, model):
-        found = test_end_to_end.run(golden.load(name))
-        edits = found.shifts | {"final": found.deltas}
-        arrays = {f"{key}/{g}": sharding.host(one) for key, edit in edits.items() for g, one in enumerate(edit)}
+        for phase, plan in ours.plans(case).items():
+            for j in range(len(plan)):
+                given = [begun.get(f"{phase}/{j}/{i}") for i in range(tree.num_leaves)]
+                if given[0] is None:
+                    continue  # an editor that does not learn has no batches to train on
+                came = test_golden.over_devices(case, phase, j, tree.unflatten(given))
+                for i, leaf in enumerate(jax.tree.leaves(came)):
+                    found[f"{phase}/{j}/{i}"] = sharding.host(leaf)
+        scores = test_end_to_end.run(case).scores
     if sharding.is_first():
-        save_file(arrays | found.scores, out)
+        save_file(found | scores, Path(folder) / "found")
 
 
 if __name__ == "__main__":
