@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +14,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import flops
+from benchmarks import flops, loops
 from emsedit_jax import sharding
 from emsedit_jax.data.packing import plan_shapes
 from emsedit_jax.data.parts import dealt, pack_parts
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import capture as capturing
-from emsedit_jax.edit.step import learn_shift, teachable_shift
+from emsedit_jax.edit.step import learn_shift
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params, abstract, is_spec, placement, undivided
 from emsedit_jax.measure.score import score_batch
@@ -79,6 +80,10 @@ class Plan:
                 self._struct((len(group.layers), group.k, group.v), "float32", spec)
                 for group, spec in zip(editor.sites, specs, strict=True)
             )
+            self._total = tuple(
+                (self._struct((group.k, group.v), "float32", P(*spec[1:])),) * len(group.layers)
+                for group, spec in zip(editor.sites, specs, strict=True)
+            )
         self._packed = self._placed(self._batch, P(sharding.DATA))
 
     @property
@@ -119,7 +124,7 @@ class Plan:
         if "scoring" in wanted:
             yield "scoring", self._compile(score_batch, whole, passed, flops.scoring(*whole, count))
         if "meta gradient" in wanted and self._learning is not None:
-            given, useful = (*passed, 1.0, self._deltas), flops.weight_gradient(*whole, count)
+            given, useful = (*passed, 1.0, self._total), flops.weight_gradient(*whole, count)
             yield "meta gradient", self._compile(gradient.add_equiv, whole, given, useful)
         for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
             kind = self._editor.sites, self._editor.method.rule, self._editor.structure(i)
@@ -127,13 +132,16 @@ class Plan:
             useful = flops.shift(*kind, count.rows)
             yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, of_model=False)
             if "pull-back" in wanted and self._learning is not None:
-                taught = self._compile(teachable_shift, kind, given, useful, of_model=False)
-                given, useful = (taught.out[-1], self._deltas), flops.pull_back(*kind, count.rows)
+                taught = self._compile(learn_shift, kind, given, useful, of_model=False, teach=True)
+                given, useful = (taught.out.pull, self._total), flops.pull_back(*kind, count.rows)
                 yield f"pull-back, step {i + 1}", self._compile(gradient.pull, (), given, useful, of_model=False)
 
-    def _compile(self, function: Any, static: tuple, given: tuple, useful: float, *, of_model: bool = True) -> Compiled:
+    def _compile(
+        self, function: Any, static: tuple, given: tuple, useful: float, *, of_model: bool = True, **fixed: Any
+    ) -> Compiled:
         with jax.set_mesh(self._mesh):
-            compiled = function.lower(*static, *given).compile()
+            compiled = function.lower(*static, *given, **fixed).compile()
+            again = loops.uncounted(functools.partial(function, *static, **fixed), *given) / self._mesh.size
         memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
         costs = costs[0] if isinstance(costs, list) else costs
         out = jax.tree.map(
@@ -145,7 +153,7 @@ class Plan:
             memory.argument_size_in_bytes,
             memory.output_size_in_bytes,
             memory.temp_size_in_bytes,
-            (costs or {}).get("flops"),
+            None if not costs or "flops" not in costs else costs["flops"] + again,
             collectives(compiled.as_text()),
             useful,
             of_model,

@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import command, flops, made_up, peaks, timing
+from benchmarks import command, flops, loops, made_up, peaks, timing
 from emsedit_jax.data.batching import KINDS, EditPlan
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.capture import Prompts
-from emsedit_jax.edit.step import StepAux, learn_shift, no_edit, teachable_shift
+from emsedit_jax.edit.step import StepAux, learn_shift, no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.score import score_batch, score_edits
@@ -115,11 +115,12 @@ def model_phases(now: Scene) -> dict[str, Phase]:
         return found
     learning, equiv, unrel = run.learning, now.kinds["equiv"], now.kinds.get("unrel")
     add_equiv, add_locality = (functools.partial(one, *whole) for one in (gradient.add_equiv, gradient.add_locality))
-    programs = [(add_equiv, (params, deltas, *one, 1.0, deltas)) for one in equiv.passes()]
+    total = gradient.by_site(deltas)
+    programs = [(add_equiv, (params, deltas, *one, 1.0, total)) for one in equiv.passes()]
     flop, local = flops.weight_gradient(*whole, counts["equiv"]), learning.loc_coef
     if local and unrel is not None:
         flop += flops.locality(*whole, counts["unrel"])
-        programs += [(add_locality, (params, deltas, deltas, *one, local, deltas)) for one in unrel.passes()]
+        programs += [(add_locality, (params, deltas, deltas, *one, local, total)) for one in unrel.passes()]
     lesson = [Lesson(equiv, unrel, 1.0)]
     found["meta gradient"] = Phase(
         lambda: gradient.weight_gradient(
@@ -140,8 +141,8 @@ def network_phases(now: Scene) -> dict[str, Phase]:
     given = now.deltas, theta, state.stats[slot], now.step.traces[0]
     found = {"shift": Phase(lambda: shift(*given), flops.shift(*kind, rows), [(shift, given)], of_model=False)}
     if now.run.learning is not None:
-        *_, kept = teachable_shift(*kind, *given)  # as training leaves it: the network does not run forward again
-        wanted = theta, dataclasses.replace(now.step, pull=kept), no_edit(editor.sites)
+        kept = learn_shift(*kind, *given, True).pull  # as training leaves it: the network does not run forward again
+        wanted = theta, dataclasses.replace(now.step, pull=kept), gradient.by_site(no_edit(editor.sites))
         found["pull-back"] = Phase(
             lambda: pull(*wanted), flops.pull_back(*kind, rows), [(pull, wanted)], of_model=False
         )
@@ -199,13 +200,13 @@ def whole_phases(now: Scene) -> dict[str, Phase]:
 
 
 def counted_by_xla(phase: Phase) -> float | None:
-    """Operations of a phase's programs as XLA counts them before it optimises: padding and all."""
+    """Operations of a phase's programs as XLA counts them before it optimises: padding and all, loops unrolled."""
     if not phase.programs:
         return None
     found = 0.0
     for program, given in phase.programs:
         costs = jax.jit(program).lower(*given).cost_analysis() or {}
-        found += costs.get("flops", float("nan"))
+        found += costs.get("flops", float("nan")) + loops.uncounted(program, *given)
     return found
 
 

@@ -15,14 +15,18 @@ from emsedit_jax.run import resources
 Seconds = dict[str, list[float]]  # call -> seconds of each round
 
 
-def in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False) -> Seconds:
+def in_turns(
+    calls: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False, pause_s: float = 0.0
+) -> Seconds:
     """Seconds of each call in each of `repeats` rounds, after one round that is not counted unless they are `warm`.
 
-    A call is over when everything that it returns is computed.
+    A call is over when everything that it returns is computed. `pause_s` before each lets the threads of another
+    library go to sleep, which wait for more work on the same cores.
     """
     found: Seconds = {name: [] for name in calls}
     for number in range(1 if warm else 0, repeats + 1):
         for name, call in calls.items():
+            time.sleep(pause_s)
             start = time.perf_counter()
             jax.block_until_ready(call())
             if number:

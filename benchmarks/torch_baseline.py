@@ -40,7 +40,8 @@ from emsedit_jax.run.prepare import Prepared, prepare
 from emsedit_jax.types import MetaState
 
 AGREE = 1e-3  # relative difference that is let pass
-REPEATS = 5
+REPEATS = 9
+PAUSE_S = 0.02
 SIDES = ("ours", "torch")
 
 
@@ -200,7 +201,7 @@ def differences(run: Prepared, ours: Ours, theirs: Theirs) -> dict[str, float]:
         "keys": (edits.named(sites, keys), captured.keys),
         "value gradients": (edits.named(sites, grads), captured.grads),
         "edits": (edits.named(sites, deltas), written),
-        "gradient of the weights": (edits.named(sites, aux.weight_grads[-1]), weights),
+        "gradient of the weights": (edits.named(sites, gradient.stacked(aux.weight_grads[-1])), weights),
         "gradient of the networks": (_numbered(flat), _numbered(networks)),
     }
     theirs.way.restore()
@@ -260,7 +261,7 @@ def compared(run: Prepared) -> dict[str, Any]:
     apart = differences(run, ours, theirs)
     pairs = phases(run, ours, theirs)
     calls = {f"{name}, {side}": call for name, both in pairs.items() for side, call in zip(SIDES, both, strict=True)}
-    seconds = timing.in_turns(calls, REPEATS)
+    seconds = timing.in_turns(calls, REPEATS, pause_s=PAUSE_S)
     table = {}
     for name in pairs:
         mine, other = (f"{name}, {side}" for side in SIDES)

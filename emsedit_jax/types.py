@@ -141,6 +141,7 @@ class NormStats:
 
 
 Deltas = tuple[Float[Array, "_s _k _v"], ...]  # float32, one per SiteGroup: an edit. Dropping it is un-editing.
+BySite = tuple[tuple[Float[Array, "_k _v"], ...], ...]  # the same, every site an array of its own
 Stats = tuple[NormStats, ...]  # one per SiteGroup
 Theta = tuple[Any, ...]  # one network's parameters, a dict per SiteGroup; None where an editor has no network
 

@@ -20,10 +20,31 @@ from emsedit_jax.types import Batch, Deltas, Sites, Trace
 
 def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " a"]]:
     """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats."""
-    used_a = batch.labels_a >= 0
-    label_logits_a = jnp.take_along_axis(logits_aV, jnp.where(used_a, batch.labels_a, 0)[:, None], axis=1)[:, 0]
-    ce_a = jnp.where(used_a, jax.nn.logsumexp(logits_aV, axis=1) - label_logits_a, 0.0)
+    ce_a = _cross_entropy(logits_aV, batch.labels_a)
     return jnp.sum(ce_a * batch.weights_a), ce_a
+
+
+@jax.custom_vjp
+def _cross_entropy(logits_aV: Array, labels_a: Array) -> Array:
+    return _cross_entropy_forth(logits_aV, labels_a)[0]
+
+
+def _cross_entropy_forth(logits_aV: Array, labels_a: Array) -> tuple[Array, tuple]:
+    used_a = labels_a >= 0
+    label_logits_a = jnp.take_along_axis(logits_aV, jnp.where(used_a, labels_a, 0)[:, None], axis=1)[:, 0]
+    total_a = jax.nn.logsumexp(logits_aV, axis=1)
+    return jnp.where(used_a, total_a - label_logits_a, 0.0), (logits_aV, labels_a, total_a)
+
+
+def _cross_entropy_back(given: tuple, found_a: Array) -> tuple[Array, None]:
+    """`(softmax - one at the label) found` in one go over the logits; JAX would scatter into another array of them."""
+    logits_aV, labels_a, total_a = given
+    at_label_aV = jnp.arange(logits_aV.shape[1]) == labels_a[:, None]
+    softmax_aV = jnp.exp(logits_aV - total_a[:, None])
+    return jnp.where(labels_a >= 0, found_a, 0.0)[:, None] * (softmax_aV - at_label_aV), None
+
+
+_cross_entropy.defvjp(_cross_entropy_forth, _cross_entropy_back)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

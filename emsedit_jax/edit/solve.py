@@ -41,8 +41,13 @@ def chooses_dual(n: int, k: int) -> bool:
 
 def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`X^T (X X^T + lambda I)^-1 Y`: cost n^2 k + n^3 / 3 + n^2 v + n k v a site."""
-    solved = solve(jnp.einsum("snk,smk->snm", x_snk, x_snk), y_snv, lambda_s)
+    solved = dual_rows(x_snk, y_snv, lambda_s)
     return Solved(jnp.einsum("snk,snv->skv", x_snk, solved.delta_skv), solved.error_s)
+
+
+def dual_rows(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
+    """`dual` without its last product, `X^T`: a row of values for each row of keys."""
+    return solve(jnp.einsum("snk,smk->snm", x_snk, x_snk), y_snv, lambda_s)
 
 
 def primal(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:

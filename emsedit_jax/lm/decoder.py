@@ -31,7 +31,7 @@ from emsedit_jax.lm.layers import (
 )
 from emsedit_jax.lm.layout import Captured, Layout, captured_of, cut, of_batch
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
+from emsedit_jax.types import AnyArray, Batch, BySite, Deltas, Sites
 
 Keys = tuple[Float[Array, "_s _n _k"], ...]
 Parts = tuple[Float[Array, "_m d"], ...]  # hidden states of all tokens, in one array or cut in several
@@ -164,7 +164,7 @@ def embed(
     return x + params["positions"]["w"][positions] if config.learned_positions else x
 
 
-def layer_taps(sites: Sites, layer: int, deltas: Deltas | None, probes: Deltas | None) -> dict[str, Tap]:
+def layer_taps(sites: Sites, layer: int, deltas: Deltas | BySite | None, probes: Deltas | None) -> dict[str, Tap]:
     """The taps of one layer by module path, out of the per-shape stacks."""
     taps: dict[str, Tap] = {}
     for number, group in enumerate(sites):
@@ -225,7 +225,7 @@ def answer_logits(
     config: LMConfig,
     sites: Sites,
     params: Params,
-    deltas: Deltas | None,
+    deltas: Deltas | BySite | None,
     prefix_md: Float[Array, "m d"],
     batch: Batch,
     probes: Deltas | None = None,

@@ -46,31 +46,45 @@ def precision(x: Array) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
-def product(parts: tuple[Float[Array, "*_rows k"], ...], w_kv: Float[Array, "k v"]) -> tuple[Array, ...]:
-    """`x W` of each part in one product: on a CPU each packs W anew. All parts but the last are constants.
+def product(
+    parts: tuple[Float[Array, "*_rows k"], ...], w_kv: Float[Array, "k v"], delta_kv: Float[Array, "k v"] | None = None
+) -> tuple[Array, ...]:
+    """`x (W + delta)` of each part in one product: on a CPU each packs W anew. All parts but the last are constants.
 
-    Its derivative is a product for the last part's rows alone, which JAX would take for all of them.
+    Its derivative is a product for the last part's rows alone, which JAX would take for all of them. An edited weight
+    is summed up where it is used, and again on the way back: those of all sites are as large as the edits.
     """
-    if len(parts) == 1:
+    if len(parts) == 1 and delta_kv is None:
         return (jnp.matmul(parts[0], w_kv, precision=precision(w_kv)),)
-    *fixed, last = _product(parts, w_kv)
+    *fixed, last = _product(parts, w_kv, delta_kv)
     return (*map(jax.lax.stop_gradient, fixed), last)
 
 
+def _edited(w_kv: Array, delta_kv: Array | None, before: Array) -> Array:
+    """The weight with its edit, not summed up before that array is there, nor shared with another place."""
+    if delta_kv is None:
+        return w_kv
+    zero = jnp.minimum(jnp.abs(before.reshape(-1)[0]), 0)
+    return w_kv + (delta_kv + zero)
+
+
 @jax.custom_vjp
-def _product(parts: tuple[Array, ...], w_kv: Array) -> tuple[Array, ...]:
-    return cut(jnp.matmul(jnp.concatenate(parts), w_kv, precision=precision(w_kv)), parts)
+def _product(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[Array, ...]:
+    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+    found = jnp.matmul(rows, _edited(w_kv, delta_kv, rows), precision=precision(w_kv))
+    return cut(found, parts) if len(parts) > 1 else (found,)
 
 
-def _product_forth(parts: tuple[Array, ...], w_kv: Array) -> tuple[tuple[Array, ...], tuple]:
-    return _product(parts, w_kv), (parts, w_kv)
+def _product_forth(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[tuple[Array, ...], tuple]:
+    return _product(parts, w_kv, delta_kv), (parts, w_kv, delta_kv)
 
 
-def _product_back(given: tuple, found: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
-    (*fixed, last), w_kv = given
+def _product_back(given: tuple, found: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array, Array | None]:
+    (*fixed, last), w_kv, delta_kv = given
     multiply = functools.partial(jnp.einsum, precision=precision(w_kv))
-    of_last = multiply("mv,kv->mk", found[-1], w_kv)
-    return (*map(jnp.zeros_like, fixed), of_last), multiply("mk,mv->kv", last, found[-1])
+    of_last = multiply("...v,kv->...k", found[-1], _edited(w_kv, delta_kv, found[-1]))
+    of_weight = multiply("...k,...v->kv", last, found[-1])
+    return (*map(jnp.zeros_like, fixed), of_last), of_weight, None if delta_kv is None else of_weight
 
 
 _product.defvjp(_product_forth, _product_back)
@@ -87,7 +101,7 @@ def linear(
     if delta_kv is not None and w_kv.dtype != jnp.float32:
         outs = tuple(_beside(x, w_kv, delta_kv) for x in parts)
     else:
-        outs = product(parts, w_kv if delta_kv is None else w_kv + delta_kv)
+        outs = product(parts, w_kv, delta_kv)
     if "b" in weights:
         outs = tuple(y + weights["b"] for y in outs)
     if probe_nv is None or captured is None:

@@ -13,14 +13,15 @@ from jaxtyping import Array, Float
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.capture import Prompts, cross_entropy
+from emsedit_jax.edit.factors import cotangent
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule
-from emsedit_jax.edit.step import StepAux, shift_of
+from emsedit_jax.edit.step import Pull, StepAux, shift_of
 from emsedit_jax.edit.stream import pull_back_sums
 from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Batch, Deltas, Sites, Stats, Theta, Trace, pytree
+from emsedit_jax.types import Batch, BySite, Deltas, SiteGroup, Sites, Stats, Theta, Trace, pytree
 
 Scalar = Float[Array, ""] | float
 LOSS = (sharding.WHOLE, sharding.WHOLE, sharding.ROWS)  # of a pass in parts: loss, gradient, each row's own
@@ -60,7 +61,7 @@ def weight_gradient(
     loc_coef: float = 0.0,
     drift_coef: float = 0.0,
     origin: Deltas | None = None,
-) -> tuple[MetaLoss, Deltas]:
+) -> tuple[MetaLoss, BySite]:
     """The meta-loss at the edited weights, and its gradient with respect to each site's weight.
 
     `sum_j weight_j (CE(equiv_j) + loc_coef KL(unrel_j before || after)) + drift_coef |deltas - origin|^2`
@@ -89,10 +90,10 @@ def weight_gradient(
 
 
 @jax.jit
-def _drift_gradient(deltas: Deltas, origin: Deltas | None, coef: Scalar) -> tuple[Array, Deltas]:
+def _drift_gradient(deltas: Deltas, origin: Deltas | None, coef: Scalar) -> tuple[Array, BySite]:
     moved = deltas if origin is None else jax.tree.map(jnp.subtract, deltas, origin)
     drift = sum((jnp.sum(jnp.square(one_skv)) for one_skv in moved), jnp.zeros(()))
-    return drift, jax.tree.map(lambda one_skv: 2 * coef * one_skv, moved)
+    return drift, jax.tree.map(lambda one_kv: 2 * coef * one_kv, by_site(moved))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=7)
@@ -104,22 +105,41 @@ def add_equiv(
     prefix_md: Float[Array, "m d"],
     batch: Batch,
     weight: Scalar,
-    total: Deltas,
-) -> tuple[Array, Array, Deltas]:
+    total: BySite,
+) -> tuple[Array, Array, BySite]:
     """(weighted cross-entropy, each row's own, gradient with this pass's in it)."""
 
     def of_part(params: Params, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
-        def loss_of(deltas: Deltas):
+        def loss_of(deltas: BySite):
             logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
             loss, ce_a = cross_entropy(logits_aV, batch)
             return weight * loss, ce_a
 
-        (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(by_site(deltas))
         return *sharding.total((loss, gradient)), ce_a
 
     given = (params, deltas, jnp.asarray(weight)), (prefix_md, batch)
     loss, gradient, ce_a = sharding.over_data(of_part, *given, LOSS, batch.parts)
-    return loss, ce_a, jax.tree.map(jnp.add, total, gradient)
+    return loss, ce_a, _added(sites, total, gradient)
+
+
+def by_site(deltas: Deltas) -> BySite:
+    """Every site apart: a gradient is then added up in place, and none waits for those of all sites."""
+    return tuple(tuple(delta_skv) for delta_skv in deltas)
+
+
+def stacked(gradient: BySite) -> Deltas:
+    """`by_site` undone."""
+    return tuple(map(jnp.stack, gradient))
+
+
+def _added(sites: Sites, total: BySite, gradient: BySite) -> BySite:
+    both = zip(sites, total, gradient, strict=True)
+    return tuple(tuple(map(functools.partial(_site_added, group), *sums)) for group, *sums in both)
+
+
+def _site_added(group: SiteGroup, total_kv: Array, gradient_kv: Array) -> Array:
+    return sharding.lay(total_kv + gradient_kv, *sharding.of_edit(group))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=8)
@@ -132,51 +152,53 @@ def add_locality(
     prefix_md: Float[Array, "m d"],
     batch: Batch,
     weight: Scalar,
-    total: Deltas,
-) -> tuple[Array, Array, Deltas]:
+    total: BySite,
+) -> tuple[Array, Array, BySite]:
     """(weighted KL(before || after) over answer rows, each row's own, gradient with this pass's in it)."""
 
     def of_part(params: Params, before: Deltas, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
-        def log_probs(deltas: Deltas) -> Array:
+        def log_probs(deltas: Deltas | BySite) -> Array:
             logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
             return jax.nn.log_softmax(logits_aV, axis=-1)
 
         reference_aV = jax.lax.stop_gradient(log_probs(before))
 
-        def loss_of(deltas: Deltas):
+        def loss_of(deltas: BySite):
             kl_a = jnp.sum(jnp.exp(reference_aV) * (reference_aV - log_probs(deltas)), axis=-1)
             kl_a = jnp.where(batch.labels_a >= 0, kl_a, 0.0)
             return weight * jnp.sum(kl_a * batch.weights_a), kl_a
 
-        (loss, kl_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(deltas)
+        (loss, kl_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(by_site(deltas))
         return *sharding.total((loss, gradient)), kl_a
 
     given = (params, before, deltas, jnp.asarray(weight)), (prefix_md, batch)
     loss, gradient, kl_a = sharding.over_data(of_part, *given, LOSS, batch.parts)
-    return loss, kl_a, jax.tree.map(jnp.add, total, gradient)
+    return loss, kl_a, _added(sites, total, gradient)
 
 
-def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: Deltas) -> Theta:
+def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: StepAux, gradient: BySite) -> Theta:
     """The gradient of one step's network: the vjp of its shift with the weights' gradient as cotangent."""
     if aux.pull is not None:
         return pull(aux.pull, gradient)
     if aux.sums is None:
         return _pull_back(sites, rule, spec, theta, aux.stats, aux.traces[0], gradient)
-    return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, gradient)
+    assert aux.shift is not None
+    whole = jax.jit(stacked)(gradient)
+    return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, whole)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _pull_back(
-    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace, gradient: Deltas
+    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace, gradient: BySite
 ) -> Theta:
     _, pull = jax.vjp(lambda theta: shift_of(sites, rule, spec, theta, stats, trace)[0], theta)
-    return pull(gradient)[0]
+    return pull(stacked(gradient))[0]
 
 
 @jax.jit
-def pull(kept: Any, gradient: Deltas) -> Theta:
-    """`pull_back` by the vjp that a shift left."""
-    return kept(gradient)[0]
+def pull(left: Pull, gradient: BySite) -> Theta:
+    """`pull_back` by what the shift left."""
+    return left.vjp(cotangent(left.factors, gradient))[0]
 
 
 def own_norms(theta_grad: Theta) -> tuple[Float[Array, " _s"], ...]:

@@ -29,7 +29,7 @@ from emsedit_jax.meta.gradient import (
     weight_gradient,
 )
 from emsedit_jax.meta.methods import Method
-from emsedit_jax.types import Deltas, MetaState, Sites, Theta
+from emsedit_jax.types import BySite, Deltas, MetaState, Sites, Theta
 
 UpdateEvery = Literal["step", "batch", "trajectory"]
 
@@ -83,7 +83,7 @@ class TrainAux(NamedTuple):
 
     steps: tuple[StepAux, ...]
     losses: tuple[MetaLoss, ...]  # one, or one a step
-    weight_grads: tuple[Deltas, ...]  # likewise
+    weight_grads: tuple[BySite, ...]  # likewise
     own_norms: tuple[tuple[Float[Array, " _s"], ...], ...]  # [i] of each site's own parameters' gradient
     norms: tuple[Float[Array, ""], ...]  # [i]
     moved: tuple[Float[Array, ""], ...]  # none where the update comes later, else one, or one a step
@@ -112,8 +112,9 @@ def step(
     i: int,
     teach: bool = False,
     donate: bool = False,
+    shifts: bool = False,
 ) -> tuple[Deltas, MetaState, StepAux]:
-    """One edit step of a batch, with its own network and statistics; `teach` and `donate` as in `edit_step`."""
+    """One edit step of a batch, with its own network and statistics; the rest as in `edit_step`."""
     slot = editor.slot(i)
     deltas, stats, aux = edit_step(
         editor.config,
@@ -128,6 +129,7 @@ def step(
         editor.rows_at_once,
         teach,
         donate,
+        shifts,
     )
     all_stats = (*state.stats[:slot], stats, *state.stats[slot + 1 :])
     return deltas, MetaState(state.thetas, all_stats, state.opt_state, state.grads), aux
@@ -140,15 +142,16 @@ def edit_batch(
     state: MetaState,
     prompts: Prompts,
     told: Callable[[StepAux], Any] = lambda aux: aux if aux.sums is None else aux.without_rows(),
+    shifts: bool = False,
 ) -> tuple[Deltas, MetaState, tuple[Any, ...]]:
     """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are.
 
-    `told` says what is to be kept of each step: the rest, as large as the edits, does not outlive it.
+    `told` says what is to be kept of each step: the rest, as large as the edits, does not outlive it. `shifts`: each
+    step's weight change is wanted by itself.
     """
     kept = []
-    deltas = jax.tree.map(jnp.copy, deltas)  # the caller's stay; from here on there is one set of edits
-    for i in range(editor.iters):
-        deltas, state, aux = step(editor, params, deltas, state, prompts, i, donate=True)
+    for i in range(editor.iters):  # the caller's edits stay; those between the steps are written over
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, donate=i > 0, shifts=shifts)
         kept.append(told(aux))
         del aux
     return deltas, state, tuple(kept)
@@ -162,6 +165,7 @@ def train_batch(
     state: MetaState,
     prompts: Prompts,
     lessons: Sequence[Lesson],
+    shifts: bool = False,
 ) -> tuple[Deltas, MetaState, TrainAux]:
     """One batch of training: edit, take the loss, add to the gradients, and step where the settings say so.
 
@@ -170,18 +174,20 @@ def train_batch(
 
     Args:
       lessons: the current batch's, then those of former batches, newest first.
+      shifts: each step's weight change is wanted by itself.
 
     The gradients of the `state` given are donated, and its networks where there is an update: do not use it again.
     """
     steps: list[StepAux] = []
     losses: list[MetaLoss] = []
-    gradients: list[Deltas] = []
+    gradients: list[BySite] = []
     own: list[tuple[Array, ...]] = []
     norms: list[Array] = []
     moved: list[Array] = []
+    looks_back = learning.loc_coef or not learning.keep_edits or editor.method.drift == "step"
     for i in range(editor.iters):
-        before = deltas
-        deltas, state, aux = step(editor, params, deltas, state, prompts, i, teach=True)
+        before, donate = deltas, i > 0 and not looks_back
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, True, donate, shifts)
         steps.append(aux)
         if learning.a_loss_a_step or i == editor.iters - 1:
             loss, gradient = weight_gradient(
@@ -223,7 +229,7 @@ def _taught(aux: StepAux) -> StepAux:
 
 
 def _add(
-    editor: Editor, learning: Learning, state: MetaState, i: int, aux: StepAux, gradient: Deltas
+    editor: Editor, learning: Learning, state: MetaState, i: int, aux: StepAux, gradient: BySite
 ) -> tuple[MetaState, tuple[Array, ...], Array]:
     """The weights' gradient brought to step i's network and added to the sum.
 

@@ -14,7 +14,7 @@ from emsedit_jax.edit.solve import WORST_ERROR
 from emsedit_jax.edit.step import StepAux
 from emsedit_jax.errors import InputError
 from emsedit_jax.meta.trajectory import Editor, TrainAux
-from emsedit_jax.types import Deltas, MetaState, Sites
+from emsedit_jax.types import BySite, Deltas, MetaState, Sites
 
 OF_A_STEP = ("edit_loss", "solve_error", "shift_norm")  # in the order they come about
 OF_A_PULL = ("own_grad_norm", "grad_norm")  # of the gradient brought to a step's network
@@ -29,19 +29,15 @@ class Diverged(InputError):
         self.deltas, self.state = deltas, state
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def shift_norms(sites: Sites, shift: Deltas) -> dict[str, jax.Array]:
-    """Frobenius norm of each site's weight change, or gradient."""
-    return {
-        name: jnp.linalg.norm(delta_skv[s])
-        for group, delta_skv in zip(sites, shift, strict=True)
-        for s, name in enumerate(group.names)
-    }
+@jax.jit
+def gradient_norms(gradient: BySite) -> tuple[jax.Array, ...]:
+    """Frobenius norm of each site's gradient, per group."""
+    return tuple(jnp.stack([jnp.linalg.norm(one_kv) for one_kv in group]) for group in gradient)
 
 
 def of_step(editor: Editor, aux: StepAux) -> dict:
     """The metrics of an edit step, some of them a number a site. Still on the device."""
-    row = {"edit_loss": aux.loss, "shift_norm": shift_norms(editor.sites, aux.shift)}
+    row = {"edit_loss": aux.loss, "shift_norm": _by_site(editor.sites, aux.norms)}
     solves = editor.method.rule.ridge is not None
     return row | ({"solve_error": _by_site(editor.sites, aux.error)} if solves else {})
 
@@ -62,7 +58,7 @@ def training_row(editor: Editor, aux: TrainAux) -> dict:
         "equiv_loss": [loss.equiv for loss in aux.losses],
         "locality_loss": [loss.locality for loss in aux.losses],
         "drift": [loss.drift for loss in aux.losses],
-        "weight_grad_norm": [shift_norms(editor.sites, grads) for grads in aux.weight_grads],
+        "weight_grad_norm": [_by_site(editor.sites, gradient_norms(one)) for one in aux.weight_grads],
         "own_grad_norm": [_by_site(editor.sites, norms) for norms in aux.own_norms],
         "grad_norm": list(aux.norms),
         **updates,

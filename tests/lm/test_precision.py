@@ -30,7 +30,7 @@ def test_every_pass_through_the_model(dtype, wanted):
         "capture": (functools.partial(capture.capture, config, SITES), (params, deltas, prefix_md, batch)),
         "learning": (
             functools.partial(gradient.add_equiv, config, SITES),
-            (params, deltas, prefix_md, batch, 1.0, deltas),
+            (params, deltas, prefix_md, batch, 1.0, gradient.by_site(deltas)),
         ),
         "logits": (functools.partial(model._all_logits, config), (params, ones_bt, ones_bt)),
     }
@@ -46,8 +46,9 @@ def test_networks_and_solves_are_float32_whatever_the_model():
     prefix_md, none = capture.prefix(CONFIG, SITES, params, batch), step.no_edit(SITES)
     trace = capture.capture(CONFIG, SITES, params, none, prefix_md, batch)
     state = trajectory.init(editor, 0)
-    for way in (step.learn_shift, step.learn_shift_into, step.teachable_shift):
-        shift = functools.partial(way, SITES, editor.method.rule, editor.structure(0))
+    for way in (step.learn_shift, step.learn_shift_into):
+        kind = SITES, editor.method.rule, editor.structure(0)
+        shift = functools.partial(way, *kind, teach=True, shifts=True)
         found = precisions(shift, none, state.thetas[0], state.stats[0], trace)
         assert found
         assert all("HIGHEST" in one for one in found)

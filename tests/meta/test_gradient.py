@@ -42,7 +42,8 @@ def random_aux(rng):
     keys, grads = tuple(rows(g, g.k) for g in SITES), tuple(rows(g, g.v) for g in SITES)
     trace = Trace(keys, grads, used_n, jnp.zeros(()), jnp.zeros(1))
     seen = tuple(stats(g.k + g.v) for g in SITES)
-    return StepAux((trace,), trace.loss, seen, tiny_lm.random_deltas(), (jnp.zeros(2), jnp.zeros(1)))
+    of_a_site = jnp.zeros(2), jnp.zeros(1)
+    return StepAux((trace,), trace.loss, seen, of_a_site, of_a_site, tiny_lm.random_deltas())
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.learned])
@@ -58,7 +59,7 @@ def test_pull_back_is_the_derivative_of_the_shift(name):
             shift, _ = shift_of(SITES, rule, SPEC, theta, aux.stats, aux.traces[0])
             return sum(jnp.vdot(g_skv, shift_skv) for g_skv, shift_skv in zip(cotangent, shift, strict=True))
 
-        found = gradient.pull_back(SITES, rule, SPEC, theta, aux, cotangent)
+        found = gradient.pull_back(SITES, rule, SPEC, theta, aux, gradient.by_site(cotangent))
         assert jax.tree.structure(found) == jax.tree.structure(theta)
         places, tree = jax.tree_util.tree_flatten_with_path(jax.device_get(theta))
         leaves = [leaf for _, leaf in places]
@@ -163,14 +164,14 @@ def test_the_meta_loss_and_its_gradient_are_the_ones_written_out():
     terms = {"equiv now": 1, "equiv past": 0.7, "locality now": 0.6, "locality past": 0.42}
     expected = [jax.tree.map(lambda g, c=c: c * g, by_hand[name][1]) for name, c in (terms | {"drift": 0.25}).items()]
     assert all(np.abs(leaf).max() > 0.01 for leaf in jax.tree.leaves(expected))
-    assert_close(total, jax.tree.map(lambda *leaves: sum(leaves), *expected), rel=1e-4)
+    assert_close(gradient.stacked(total), jax.tree.map(lambda *leaves: sum(leaves), *expected), rel=1e-4)
 
 
 def test_drift_counts_from_the_unedited_weights_where_nothing_else_is_said():
     params, before, deltas, _ = world()
     found, total = gradient.weight_gradient(CONFIG, SITES, params, before, deltas, [], drift_coef=0.25)
     assert float(found.drift) == pytest.approx(float(written_out()["drift from the start"][0]), rel=1e-5)
-    assert_close(total, jax.tree.map(lambda delta_skv: 0.5 * delta_skv, deltas))
+    assert_close(gradient.stacked(total), jax.tree.map(lambda delta_skv: 0.5 * delta_skv, deltas))
 
 
 @pytest.mark.parametrize(("loc_coef", "told"), [(0.0, True), (0.6, False)])
@@ -180,7 +181,7 @@ def test_without_locality_there_is_cross_entropy_alone(loc_coef, told):
     one = Lesson(equiv, unrel if told else None, weight)
     found, total = gradient.weight_gradient(CONFIG, SITES, params, before, deltas, [one], loc_coef=loc_coef)
     assert (float(found.locality), found.locality_kl) == (0, ())
-    assert_close(total, written_out()["equiv now"][1], rel=1e-4)
+    assert_close(gradient.stacked(total), written_out()["equiv now"][1], rel=1e-4)
 
 
 def test_what_has_not_moved_diverges_by_nothing():
@@ -188,7 +189,7 @@ def test_what_has_not_moved_diverges_by_nothing():
     one = lesson("now", 1.0)
     found, total = gradient.weight_gradient(CONFIG, SITES, params, deltas, deltas, [one], loc_coef=0.6)
     assert abs(float(found.locality)) < 1e-6
-    assert_close(total, written_out()["equiv now"][1], rel=1e-4)
+    assert_close(gradient.stacked(total), written_out()["equiv now"][1], rel=1e-4)
 
 
 def test_each_answer_row_s_own_losses_are_reported():

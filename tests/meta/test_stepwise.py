@@ -94,7 +94,7 @@ def test_emsedit_s_drift_is_the_shift_multiplied_once(params, start, trained):
     assert with_drift.drift_coef == REG_COEF
     aux, other = (train(params, editor("emsedit"), how, start["emsedit"], [TASK])[2] for how in (with_drift, without))
     for i, step in enumerate(aux.steps):
-        drift = minus(aux.weight_grads[i], other.weight_grads[i])
+        drift = gradient.stacked(minus(aux.weight_grads[i], other.weight_grads[i]))
         assert_close(drift, times(2 * REG_COEF, step.shift), rel=1e-3)
         assert float(aux.losses[i].drift) == pytest.approx(norm(step.shift) ** 2, rel=1e-4)
         assert (float(aux.losses[i].locality), aux.losses[i].locality_kl) == (0, ())

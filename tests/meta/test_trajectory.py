@@ -81,7 +81,8 @@ def test_an_editor_that_does_not_learn_has_no_networks(name, params):
     state = trajectory.init(editor, seed=0)
     assert jax.tree.leaves((state.thetas, state.grads)) == []
     prompts = tiny_lm.given(params, TASKS[0].edit)
-    deltas, state, (first, second) = trajectory.edit_batch(editor, params, no_edit(SITES), state, prompts)
+    deltas, state, steps = trajectory.edit_batch(editor, params, no_edit(SITES), state, prompts, shifts=True)
+    first, second = steps
     assert_close(deltas, plus(first.shift, second.shift))
     assert all(np.abs(delta_skv).max() > 1e-5 for delta_skv in deltas)
     assert [int(stats[0].count) for stats in state.stats] == [2 * 9, 2 * 9]
@@ -111,7 +112,8 @@ def test_edits_between_the_steps_of_a_batch_are_not_kept(params, start, monkeypa
     monkeypatch.setattr(trajectory, "edit_step", spy)
     given = no_edit(SITES), jax.device_put(start["emsedit"]), tiny_lm.given(params, TASKS[0].edit)
     _, _, kept = trajectory.edit_batch(tiny_lm.editor("emsedit"), params, *given, lambda aux: float(aux.loss))
-    assert [leaf.is_deleted() for leaf in jax.tree.leaves(before)] == [True] * 2 * len(SITES)
+    assert [leaf.is_deleted() for leaf in before[1]] == [True] * len(SITES)
+    assert before[0] is given[0]
     assert not any(leaf.is_deleted() for leaf in given[0])  # the caller's
     assert [type(loss) for loss in kept] == [float, float]  # what was asked for of each step, and no more
 
@@ -177,7 +179,7 @@ def drift_part(params, name, start, how, deltas):
     """What of the weights' gradient is drift's, and the batch's (edits, aux)."""
     after, _, aux = train(params, tiny_lm.editor(name), how, start[name], [TASKS[1]], deltas)
     _, _, other = train(params, tiny_lm.editor(name), how._replace(drift_coef=0.0), start[name], [TASKS[1]], deltas)
-    return minus(aux.weight_grads[0], other.weight_grads[0]), after, aux
+    return gradient.stacked(minus(aux.weight_grads[0], other.weight_grads[0])), after, aux
 
 
 @pytest.mark.parametrize(("reading", "coef"), [("program", REG_COEF**2), ("paper", REG_COEF)])

@@ -56,7 +56,7 @@ def train(params, editor: Editor, learning: Learning, state: MetaState, tasks: S
     deltas = no_edit(SITES) if deltas is None else jax.device_put(deltas)
     prompts = tiny_lm.given(params, tasks[0].edit)
     taught = lessons(params, tasks, learning.time_decay)
-    return trajectory.train_batch(editor, learning, params, deltas, jax.device_put(state), prompts, taught)
+    return trajectory.train_batch(editor, learning, params, deltas, jax.device_put(state), prompts, taught, shifts=True)
 
 
 def times(coef: float, tree):

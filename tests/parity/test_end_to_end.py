@@ -58,7 +58,7 @@ def train(case: Case, editor: trajectory.Editor, state: MetaState, found: Run) -
     for j in range(len(ours.plans(case)["train"])):
         edit, lessons = ours.prompts(case, "train", j, "edit"), ours.lessons(case, j)
         deltas, state, aux = trajectory.train_batch(
-            editor, learning, ours.lm(case.model_folder).params, deltas, state, edit, lessons
+            editor, learning, ours.lm(case.model_folder).params, deltas, state, edit, lessons, shifts=True
         )
         note(found.shifts, "train", j, aux.steps)
         clippings = [u.clip_key(c) for u in case.history.updates if u.step == j for c in range(len(u.passes))]
@@ -101,7 +101,7 @@ def run(case: Case) -> Run:
     score, plan = scorer(case), ours.plans(case)["valid"]
     for j in range(len(plan)):
         prompts = ours.prompts(case, "valid", j, "edit")
-        deltas, state, auxes = trajectory.edit_batch(editor, model.params, deltas, state, prompts)
+        deltas, state, auxes = trajectory.edit_batch(editor, model.params, deltas, state, prompts, shifts=True)
         note(found.shifts, "valid", j, auxes)
         if case.has(f"eval/after{j}"):
             found.scores.update({f"eval/after{j}/{name}": one for name, one in score(deltas, j + 1).items()})

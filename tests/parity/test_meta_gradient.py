@@ -89,8 +89,8 @@ def test_hypernet_gradient(trained_case):
         shift, cotangent = ours.by_site(case, f"{one.key}/shift"), ours.by_site(case, f"{update.key}/module_grad")
         _, _, sums = stream.shift_from(sites, rule, spec, theta, stats, (trace,))
         for pairs, given in ((at_once, None), (summed, sums)):
-            aux = StepAux((trace,), trace.loss, stats, shift, (), given)
-            found = gradient.pull_back(sites, rule, spec, theta, aux, cotangent)
+            aux = StepAux((trace,), trace.loss, stats, (), (), shift, given)
+            found = gradient.pull_back(sites, rule, spec, theta, aux, gradient.by_site(cotangent))
             own = jax.tree.map(np.add, before[slot], ours.host(found))
             pairs += ours.theta_pairs(f"{key}/{slot}", (own,), (unclipped[slot],))
     assert_theta_close([pair for pair in at_once if not pair[0].endswith("/lamda")], STAGE, SCALAR)

@@ -64,7 +64,7 @@ def test_shifts_and_statistics(case):
         if one.phase == "valid":
             slot = case.slot(one.net)
             before = ours.stats_before(case, one) or stats[slot]  # recorded as long as there is a record
-            _, stats[slot], shift, _ = step.learn_shift(
+            learnt = step.learn_shift(
                 sites,
                 rule,
                 ours.spec(case, one.net),
@@ -72,7 +72,9 @@ def test_shifts_and_statistics(case):
                 ours.theta_of(case, one),
                 before,
                 ours.captured(case)[one.key],
+                shifts=True,
             )
+            stats[slot], shift = learnt.stats, learnt.shift
             pairs += ours.site_pairs(case, f"{one.key}/shift", shift)
     for slot, found in stats.items():
         pairs += stats_pairs(case, slot, found)

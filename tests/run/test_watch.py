@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.meta import trajectory
+from emsedit_jax.meta.gradient import by_site
 from emsedit_jax.run import watch
 from tests import tiny_lm
 
@@ -110,8 +111,8 @@ def test_an_update_that_was_not_made_is_told():
 
 def test_norms_are_by_site():
     sites = tiny_lm.SITES
-    shift = tuple(np.zeros((len(group.layers), group.k, group.v), np.float32) for group in sites)
-    shift[0][1, 3, 5:7] = 3, 4
-    norms = watch.shift_norms(sites, tuple(map(jnp.asarray, shift)))
+    slopes = tuple(np.zeros((len(group.layers), group.k, group.v), np.float32) for group in sites)
+    slopes[0][1, 3, 5:7] = 3, 4
+    norms = watch._by_site(sites, watch.gradient_norms(by_site(tuple(map(jnp.asarray, slopes)))))
     names = [name for group in sites for name in group.names]
     assert {name: float(norm) for name, norm in norms.items()} == {name: 5.0 * (name == names[1]) for name in names}
