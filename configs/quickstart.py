@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/quickstart.py
 
-On 2 CPU cores that multiply matrices at 470 GFLOP/s: 28 s, the first time 12 s more and 98 MB to download.
+On 2 CPU cores that multiply matrices at 470 GFLOP/s: 24 s, the first time 17 s more and 98 MB to download.
 ES/GS/LS 10.6/11.5/62.8 before and 88.0/63.2/64.7 after. UltraEdit edits without training first:
 
     python launch.py --config=configs/quickstart.py:editor=ultraedit

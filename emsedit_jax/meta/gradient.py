@@ -133,6 +133,9 @@ def stacked(gradient: BySite) -> Deltas:
     return tuple(map(jnp.stack, gradient))
 
 
+_stack = jax.jit(stacked)
+
+
 def _added(sites: Sites, total: BySite, gradient: BySite) -> BySite:
     both = zip(sites, total, gradient, strict=True)
     return tuple(tuple(map(functools.partial(_site_added, group), *sums)) for group, *sums in both)
@@ -183,8 +186,7 @@ def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, aux: S
     if aux.sums is None:
         return _pull_back(sites, rule, spec, theta, aux.stats, aux.traces[0], gradient)
     assert aux.shift is not None
-    whole = jax.jit(stacked)(gradient)
-    return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, whole)
+    return pull_back_sums(sites, rule, spec, theta, aux.stats, aux.traces, aux.sums, aux.shift, _stack(gradient))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
