@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> None:
         print(cli.USAGE)
         return
     command = cli.read(argv)
-    cli.settle(command.config.get("num_seq", 0))
+    cli.settle(command.config.get("num_seq") or 0)
     if command.runs and command.to is not None:  # files alone; no model, no devices
         from emsedit_jax.run import compare
 
