@@ -121,7 +121,7 @@ def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, 
         devices, lm = jax.devices(), dataclasses.replace(lm, dtype="float32")
     editor = prepare.editor_of(config, lm)
     learning = prepare.learning_of(config, editor.method, max(config.num_seq, 1)) if editor.method.learned else None
-    return ahead.Plan(sharding.mesh_of(*mesh, devices), editor, learning, sizes, config.editor.token)
+    return ahead.Plan(sharding.mesh_over(*mesh, devices), editor, learning, sizes, config.editor.token)
 
 
 def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: bool) -> dict[str, Any]:

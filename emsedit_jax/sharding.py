@@ -46,10 +46,10 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
         raise InputError(f"{given}: {data * model} devices are asked for, but there are {count}.")
     if data * model < count and jax.process_count() > 1:
         raise InputError(f"{given}: of the {count} devices of all processes {count - data * model} would be idle.")
-    return None if data * model == 1 else mesh_of(data, model, devices)
+    return None if data * model == 1 else mesh_over(data, model, devices)
 
 
-def mesh_of(data: int, model: int, devices: Sequence[Any]) -> Mesh:
+def mesh_over(data: int, model: int, devices: Sequence[Any]) -> Mesh:
     """The mesh of the first so many by so many of the devices, or of descriptions of devices."""
     grid = np.array(devices[: data * model], dtype=object).reshape(data, model)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))

@@ -187,7 +187,7 @@ def train_batch(
     looks_back = learning.loc_coef or not learning.keep_edits or editor.method.drift == "step"
     for i in range(editor.iters):
         before, donate = deltas, i > 0 and not looks_back
-        deltas, state, aux = step(editor, params, deltas, state, prompts, i, True, donate, shifts)
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, teach=True, donate=donate, shifts=shifts)
         steps.append(aux)
         if learning.a_loss_a_step or i == editor.iters - 1:
             loss, gradient = weight_gradient(

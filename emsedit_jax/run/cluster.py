@@ -35,7 +35,7 @@ def join(cluster: Cluster) -> None:
     Raises InputError where they do not find each other.
     """
     by_hand = bool(cluster.coordinator)
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # CPUs' collectives of two programs at once lock up
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # on CPUs, no two programs' collectives at once
     try:
         jax.distributed.initialize(
             cluster.coordinator if by_hand else None,
