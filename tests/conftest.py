@@ -1,6 +1,7 @@
 """For every test: eight CPU devices, and compiled programs let go before there are more than the kernel can map."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; without one in force a test runs on the first of them
+os.environ.setdefault("NPROC", "18")  # threads for them, as `cluster.give_threads` has them
 
 MAPS = Path("/proc/self/maps")
 OFTEN = 10  # tests between two looks at the mappings: a look reads a long file

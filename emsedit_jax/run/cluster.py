@@ -19,6 +19,7 @@ from emsedit_jax.errors import InputError
 LOST_AFTER_S = 30  # a process that is silent for so long is lost, and stops the others
 JOIN_WITHIN_S = 300
 LONGEST_PATH = 4096  # bytes
+THREADS_PER_DEVICE = 2  # one in a program, one that starts the next
 
 
 class Cluster(NamedTuple):
@@ -35,6 +36,7 @@ def join(cluster: Cluster) -> None:
     Raises InputError where they do not find each other.
     """
     by_hand = bool(cluster.coordinator)
+    give_threads(jax.config.jax_num_cpu_devices)
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # on CPUs, no two programs' collectives at once
     try:
         jax.distributed.initialize(
@@ -54,6 +56,15 @@ def join(cluster: Cluster) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
 
 
+def give_threads(devices: int) -> None:
+    """Threads enough for so many devices on this process's CPU, -1 for one. Call before any device is used.
+
+    XLA has one for each core, and a program that waits for others in a collective holds one for each of its devices:
+    where the next program's start holds the rest, none goes on.
+    """
+    os.environ.setdefault("NPROC", str((os.cpu_count() or 1) + THREADS_PER_DEVICE * max(devices, 1)))
+
+
 def agree(path: Path) -> Path:
     """The first process's folder, in all of them: its default name is made of the time."""
     if jax.process_count() == 1:
@@ -71,6 +82,8 @@ def mesh_of(data: int, model: int) -> Iterator[str]:
 
     Raises InputError as `sharding.make_mesh`.
     """
+    if jax.config.jax_num_cpu_devices > 1:
+        give_threads(jax.config.jax_num_cpu_devices)
     mesh = sharding.make_mesh(data, model)
     if mesh is None:
         yield ""

@@ -16,6 +16,7 @@ from emsedit_jax.data.records import EditRecord, Role
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.model import LM
 from emsedit_jax.meta.trajectory import Learning
+from emsedit_jax.run import slices
 
 ROWS_FIELD = {"train": "train_rows", "eval": "rows"}  # of config.dataset, by role
 _READ_FOR: dict[Role, str] = {"train": "to train on", "eval": "to edit"}
@@ -50,7 +51,7 @@ def usable(found: Found, lm: LM) -> dict[Role, Facts]:
     """The facts without the rows that the model cannot take, which are told among those that are skipped."""
     left = {}
     for role, facts in found.items():
-        good, faults = checks.usable(facts.records, lm.tokenizer, lm.config.max_length)
+        good, faults = checks.usable(facts.records, slices.shared(lm.tokenizer), lm.config.max_length)
         left[role] = facts._replace(records=good, skipped=(*facts.skipped, *by_row(faults)))
     return left
 
@@ -62,7 +63,7 @@ def plans(config: ml_collections.ConfigDict, found: Found, lm: LM, batches: Mapp
         try:
             planned[role] = batching.plan_tasks(
                 facts.records,
-                lm.tokenizer,
+                slices.shared(lm.tokenizer),
                 n_edits=dataset.n_edits,
                 num_batches=batches[role],
                 batch_size=dataset.batch_size,

@@ -1,5 +1,7 @@
 """The flags of several processes, and the mesh of a run."""
 
+import os
+
 import jax
 import pytest
 
@@ -73,3 +75,17 @@ def test_a_run_over_devices_says_so_and_has_the_scores_of_one(tmp_path, capsys):
     alone = tiny.train(tmp_path / "alone", editor="ultraedit")
     assert there["scores"] == alone["scores"]
     assert there["mesh"] == {"data": 2, "model": 4}
+
+
+@pytest.mark.parametrize(("devices", "more"), [(-1, 2), (1, 2), (2, 4), (8, 16)])
+def test_a_devices_programs_have_threads_beside_those_of_the_cores(devices, more, monkeypatch):
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.setattr(cluster.os, "cpu_count", lambda: 4)
+    cluster.give_threads(devices)
+    assert os.environ["NPROC"] == str(4 + more)
+
+
+def test_a_choice_of_threads_stays(monkeypatch):
+    monkeypatch.setenv("NPROC", "3")
+    cluster.give_threads(8)
+    assert os.environ["NPROC"] == "3"
