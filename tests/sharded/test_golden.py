@@ -1,6 +1,6 @@
-"""Recorded runs over eight devices: each batch gives the numbers of one device, and the run its scores."""
+"""Recorded runs over eight devices: each step gives the numbers of one device, and the run its scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -51,69 +51,85 @@ def test_a_recorded_run_over_devices_gives_the_numbers_of_one(name, mesh):
 
 
 def fed_alike(case: Case, mesh: jax.sharding.Mesh) -> Iterator[Pair]:
-    """All shifts, and the edits after each batch, over devices and on one, which both begin alike."""
+    """Every shift, and the edits after it, over devices and on one, which both begin the step alike."""
     for one in alone(case):
         with jax.set_mesh(mesh):
-            found = over_devices(case, one.phase, one.j, one.begun)
+            found = over_devices(case, one.place, one.begun)
         yield from pairs(case, one, *found)
 
 
-class Fed(NamedTuple):
-    """A batch of a recorded run on one device: what it began with, and what came of it.
-
-    Small differences grow from batch to batch: networks learn from them, and later batches are captured under them.
-    """
+class Place(NamedTuple):
+    """A step of a recorded run."""
 
     phase: str
-    j: int
+    j: int  # batch
+    i: int  # step
+
+    def __str__(self) -> str:
+        return "/".join(map(str, self))
+
+
+class Fed(NamedTuple):
+    """A step on one device: what it began with, and what came of it.
+
+    Small differences grow from step to step: later ones are captured under them, and networks learn from them.
+    """
+
+    place: Place
     begun: tuple[Deltas, MetaState]
     edits: Deltas
-    shifts: tuple[Deltas, ...]
+    shift: Deltas
 
 
 def alone(case: Case) -> Iterator[Fed]:
-    """The batches of the run, one after the other."""
+    """The steps of the run, one after the other."""
     editor = test_end_to_end.editor_of(case)
+    learning = ours.learning(case) if editor.method.learned else None
     state = test_end_to_end.initial_state(case, editor)
-    for phase in ("train", "valid") if editor.method.learned else ("valid",):
+    for phase in ("train", "valid") if learning is not None else ("valid",):
         deltas = no_edit(editor.sites)
         for j in range(len(ours.plans(case)[phase])):
-            begun = tiny_lm.host((deltas, state))
-            deltas, state, shifts = batch(case, editor, phase, j, *jax.device_put(begun))
-            yield Fed(phase, j, begun, deltas, shifts)
-        learning = ours.learning(case) if editor.method.learned else None
+            first = begun = tiny_lm.host((deltas, state))
+            for i in range(editor.iters):
+                edits, after, shift = step(case, editor, Place(phase, j, i), *jax.device_put(begun))
+                yield Fed(Place(phase, j, i), begun, edits, shift)
+                begun = tiny_lm.host((edits, after))
+            if phase == "valid":
+                deltas, state = jax.device_put(begun)
+            else:
+                deltas, state = learnt(case, editor, j, *jax.device_put(first))
         if phase == "train" and learning is not None and learning.update_every == "trajectory":
             state, _ = trajectory.finish(learning, state)
 
 
-def over_devices(case: Case, phase: str, j: int, begun: tuple) -> tuple[Deltas, tuple[Deltas, ...]]:
-    """(edits, shifts) of a batch on the mesh in force."""
+def over_devices(case: Case, place: Place, begun: tuple) -> tuple[Deltas, Deltas]:
+    """(edits, shift) of a step on the mesh in force."""
     editor = test_end_to_end.editor_of(case)
     specs = tuple(map(sharding.spec_of_edit, editor.sites))
-    edits, _, shifts = batch(case, editor, phase, j, sharding.put(begun[0], specs), sharding.put(begun[1]))
-    return edits, shifts
+    edits, _, shift = step(case, editor, place, sharding.put(begun[0], specs), sharding.put(begun[1]))
+    return edits, shift
 
 
-def pairs(case: Case, one: Fed, edits: Sequence, shifts: Sequence) -> Iterator[Pair]:
-    """What is to be compared with the batch on one device."""
-    for i, (found, expected) in enumerate(zip(shifts, one.shifts, strict=True)):
-        yield from by_site(case, f"{one.phase}/{one.j}/net{i}/shift", found, expected)
-    yield from by_site(case, f"{one.phase}/{one.j}/edits", edits, one.edits)
+def pairs(case: Case, one: Fed, edits: Deltas, shift: Deltas) -> Iterator[Pair]:
+    """What is to be compared with the step on one device."""
+    yield from by_site(case, f"{one.place}/shift", shift, one.shift)
+    yield from by_site(case, f"{one.place}/edits", edits, one.edits)
 
 
-def batch(case: Case, editor: trajectory.Editor, phase: str, j: int, deltas: Deltas, state: MetaState):
-    """(edits, state, shifts) of one batch of training or editing."""
-    params, edit = ours.lm(case.model_folder).params, ours.prompts(case, phase, j, "edit")
-    if phase == "valid":
-        deltas, state, steps = trajectory.edit_batch(editor, params, deltas, state, edit, shifts=True)
-    else:
-        lessons = ours.lessons(case, j)
-        given = editor, ours.learning(case), params, deltas, state, edit, lessons
-        deltas, state, aux = trajectory.train_batch(*given, shifts=True)
-        steps = aux.steps
-    shifts = tuple(step.shift for step in steps if step.shift is not None)
-    assert len(shifts) == len(steps)
-    return deltas, state, shifts
+def step(case: Case, editor: trajectory.Editor, place: Place, deltas: Deltas, state: MetaState):
+    """(edits, state, shift) of one step."""
+    params, edit = ours.lm(case.model_folder).params, ours.prompts(case, place.phase, place.j, "edit")
+    deltas, state, aux = trajectory.step(editor, params, deltas, state, edit, place.i, shifts=True)
+    assert aux.shift is not None
+    return deltas, state, aux.shift
+
+
+def learnt(case: Case, editor: trajectory.Editor, j: int, deltas: Deltas, state: MetaState) -> tuple[Deltas, MetaState]:
+    """(edits, state) of one batch of training."""
+    params, edit = ours.lm(case.model_folder).params, ours.prompts(case, "train", j, "edit")
+    given = editor, ours.learning(case), params, deltas, state, edit, ours.lessons(case, j)
+    deltas, state, _ = trajectory.train_batch(*given)
+    return deltas, state
 
 
 def by_site(case: Case, what: str, found, expected) -> list[Pair]:

@@ -106,14 +106,15 @@ def test_a_recorded_run_over_processes_gives_the_numbers_of_one(name, tmp_path):
     if name not in golden.case_names():
         pytest.skip(f"{name} is not under EMSEDIT_GOLDEN")
     case, port = golden.load(name), str(free_port())
-    batches = list(test_golden.alone(case))
-    save_file({worker.key(one, i): leaf for one in batches for i, leaf in worker.leaves(one.begun)}, tmp_path / "begun")
+    steps = list(test_golden.alone(case))
+    begun = {worker.key(one.place, number): leaf for one in steps for number, leaf in worker.leaves(one.begun)}
+    save_file(begun, tmp_path / "begun")
     command = [sys.executable, "-m", "tests.sharded.worker", port, "2"]
     finished([[*command, str(number), name, "2x2", str(tmp_path)] for number in range(2)], tmp_path)
     found = load_file(tmp_path / "found")
-    for one in batches:
-        tree = jax.tree.structure((one.edits, one.shifts))
-        came = tree.unflatten([found[worker.key(one, i)] for i in range(tree.num_leaves)])
+    for one in steps:
+        tree = jax.tree.structure((one.edits, one.shift))
+        came = tree.unflatten([found[worker.key(one.place, number)] for number in range(tree.num_leaves)])
         assert_close(test_golden.pairs(case, one, *came), STAGE)
     for name, shares in test_end_to_end.run(case).scores.items():
         np.testing.assert_array_equal(found[name], shares, err_msg=name)

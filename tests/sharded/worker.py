@@ -1,9 +1,10 @@
 """One process of several that repeat a recorded run: `python -m tests.sharded.worker PORT N I CASE MESH FOLDER`.
 
-Each batch begins with what the safetensors file `begun` of the folder says; the first process writes the edits and
-shifts that come of it to `found`, with the scores of the run from end to end.
+Each step begins with what the safetensors file `begun` of the folder says; the first process writes the edits and the
+shift that come of it to `found`, with the scores of the run from end to end.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 
-def key(one, i: int) -> str:
-    """Where a file has leaf i of what belongs to a batch."""
-    return f"{one.phase}/{one.j}/{i}"
+def key(place, number: int) -> str:
+    """Where a file has a leaf of what belongs to a step."""
+    return f"{place}/{number}"
 
 
 def leaves(tree) -> Iterator[tuple[int, np.ndarray]]:
@@ -35,17 +36,17 @@ def main(port: str, processes: str, process: str, name: str, mesh: str, folder: 
     case, begun = golden.load(name), load_file(Path(folder) / "begun")
     editor = test_end_to_end.editor_of(case)
     tree = jax.tree.structure((no_edit(editor.sites), test_end_to_end.initial_state(case, editor)))
-    found = {}
+    found, iters = {}, range(editor.iters)
     data, model = map(int, mesh.split("x"))
     with cluster.mesh_of(data, model):
-        for phase, plan in ours.plans(case).items():
-            for j in range(len(plan)):
-                given = [begun.get(f"{phase}/{j}/{i}") for i in range(tree.num_leaves)]
-                if given[0] is None:
-                    continue  # an editor that does not learn has no batches to train on
-                came = test_golden.over_devices(case, phase, j, tree.unflatten(given))
-                for i, leaf in enumerate(jax.tree.leaves(came)):
-                    found[f"{phase}/{j}/{i}"] = sharding.host(leaf)
+        steps = [(phase, j, i) for phase, plan in ours.plans(case).items() for j in range(len(plan)) for i in iters]
+        for place in itertools.starmap(test_golden.Place, steps):
+            given = [begun.get(key(place, number)) for number in range(tree.num_leaves)]
+            if given[0] is None:
+                continue  # an editor that does not learn has no batches to train on
+            came = test_golden.over_devices(case, place, tree.unflatten(given))
+            for number, leaf in enumerate(jax.tree.leaves(came)):
+                found[key(place, number)] = sharding.host(leaf)
         scores = test_end_to_end.run(case).scores
     if sharding.is_first():
         save_file(found | scores, Path(folder) / "found")
