@@ -36,7 +36,7 @@ def join(cluster: Cluster) -> None:
     Raises InputError where they do not find each other.
     """
     by_hand = bool(cluster.coordinator)
-    give_threads(jax.config.jax_num_cpu_devices)
+    give_threads(jax.config.values["jax_num_cpu_devices"])
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # on CPUs, no two programs' collectives at once
     try:
         jax.distributed.initialize(
@@ -82,8 +82,8 @@ def mesh_of(data: int, model: int) -> Iterator[str]:
 
     Raises InputError as `sharding.make_mesh`.
     """
-    if jax.config.jax_num_cpu_devices > 1:
-        give_threads(jax.config.jax_num_cpu_devices)
+    if jax.config.values["jax_num_cpu_devices"] > 1:
+        give_threads(jax.config.values["jax_num_cpu_devices"])
     mesh = sharding.make_mesh(data, model)
     if mesh is None:
         yield ""
