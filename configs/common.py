@@ -28,6 +28,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.num_seq = 1 if args["mode"] == "batch" else 20  # edit batches in a row; in training and again in editing
     config.compile_cache = True  # keep compiled programs between runs
 
+    config.checkpoint = ml_collections.ConfigDict()
+    config.checkpoint.every = 50  # edit batches between two saved states of a run; 0: only when it is asked to stop
+
     config.dataset = ml_collections.ConfigDict()
     config.dataset.name = "worldfacts"
     config.dataset.n_edits = 20  # facts of an edit batch

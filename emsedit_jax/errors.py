@@ -11,6 +11,10 @@ class InputError(Exception):
     """A mistake in what the user gave (file, flag, name, field); `launch.py` prints it as one line and exits with 2."""
 
 
+class Preempted(Exception):
+    """The run was asked to stop and has saved its state; `launch.py` says how to go on and exits with 75."""
+
+
 def near(name: str, known: Iterable[str], count: int = 3) -> str:
     """Ends an error message about an unknown name with the nearest known: `" Did you mean 'a' or 'b'?"`, or `""`."""
     known = [str(item) for item in known]

@@ -19,14 +19,14 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import FlagOrderError
 
-from emsedit_jax.errors import InputError, near
+from emsedit_jax.errors import InputError, Preempted, near
 from emsedit_jax.run import allocator, settings, workdir
 
 MODES = ("train", "eval", "export", "compare")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
 TO_A_FOLDER = ("export", "compare")  # what --to is for
 FLAGS = ("config", "workdir", "mode", "to", "cluster", "coordinator", "processes", "process")
-BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 75, 130  # exit codes
 
 USAGE = """\
 Edit a language model's facts and score the result.
@@ -60,7 +60,8 @@ Edit a language model's facts and score the result.
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
                          --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 
-Exit codes: 0 done, 2 bad input, 130 interrupted."""
+Exit codes: 0 done, 2 bad input, 75 stopped with its state saved (the same command with its --workdir goes on), 130
+interrupted."""
 
 
 class Command(NamedTuple):
@@ -81,6 +82,9 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
     except InputError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
+    except Preempted as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -9,21 +9,37 @@ import jax
 import ml_collections
 
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.errors import InputError
+from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.lm import assets
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import arrays, cluster, edits, exam, examine, items, networks, report, scoring, watch, workdir
+from emsedit_jax.run import (
+    arrays,
+    cluster,
+    edits,
+    exam,
+    examine,
+    items,
+    networks,
+    report,
+    scoring,
+    stopping,
+    watch,
+    workdir,
+)
+from emsedit_jax.run import keeper as keeping
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.editing import edit
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.export import run_export
+from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.stages import Stages, plain_scores, scores_from
 from emsedit_jax.run.summary import summarise
-from emsedit_jax.run.train import edit, train
+from emsedit_jax.run.train import train
 from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, MetaState
@@ -34,7 +50,8 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
     if to is not None:
         run_export(config, path, to)
         return
-    with cluster.mesh_of(config.mesh.data, config.mesh.model) as words, CompileClock() as compiling:
+    mesh = cluster.mesh_of(config.mesh.data, config.mesh.model)
+    with mesh as words, CompileClock() as compiling, stopping.heeded():
         if words:
             say("mesh", words)
         clock = PhaseClock(compiling)
@@ -51,7 +68,7 @@ def use_compile_cache() -> None:
 
 
 def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
-    """Train, edit, score; writes every file of the workdir. A run broken off goes on behind its last finished stage."""
+    """Train, edit, score; writes every file of the workdir. A run broken off goes on where it was."""
     workdir.check_workdir(path, config)
     exam.check_files(config)
     run = prepare(config)
@@ -59,8 +76,18 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     state = first_networks(run)
     folder = workdir.open_workdir(path, config)
     say("workdir", str(folder.path))
-    stages = Stages(folder, clock)
+    try:
+        _go_through(run, questions, state, folder, clock, compiling)
+    except Preempted:
+        again = f"the same command with --workdir={folder.path} goes on"
+        raise Preempted(f"what is done is saved in {folder.path}; {again}.") from None
 
+
+def _go_through(
+    run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
+) -> None:
+    """All stages of a run."""
+    config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every)
     before = Examined({}, ()) if config.eval.final_only else _asked(run, questions, stages, clock, None)
     try:
         state, trained_on = _trained(run, state, stages, folder, clock)
@@ -88,10 +115,10 @@ def _asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, ed
     only = edited is not None and run.config.eval.final_only
     last = scoring.split(run.valid_plan, edited.own, len(run.valid_plan) - 1) if edited and edited.own else None
 
-    def make() -> Examined:
+    def make(keeper: Keeper) -> Examined:
         if only:
-            return Examined(scoring.score_all(run, deltas, clock, words), ())
-        return scoring.ask_all(run, questions, deltas, clock, words, edited=bool(edited), last=last)
+            return Examined(scoring.score_all(run, deltas, clock, words, keeper), ())
+        return scoring.ask_all(run, questions, deltas, clock, words, keeper, edited=bool(edited), last=last)
 
     def plain(found: Examined) -> dict[str, Any]:
         return {"scores": plain_scores(found.scores), "said": list(found.said)}
@@ -110,15 +137,12 @@ def _trained(
     run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock
 ) -> tuple[MetaState, int]:
     """The stage of training: the networks, and how many facts they were trained on."""
-    trained_on = 0
 
     def log(row: dict) -> None:
-        nonlocal trained_on
-        trained_on += run.config.dataset.n_edits if row["phase"] == "train" else 0
         workdir.append_jsonl(folder.metrics, row)
 
-    def make() -> tuple[MetaState, int]:
-        found = train(run, state, clock, log)
+    def make(keeper: Keeper) -> tuple[MetaState, int]:
+        found, trained_on = train(run, state, clock, log, keeper)
         if run.editor.method.learned:
             networks.save(folder.networks, run.editor, found, run.base)
         return found, trained_on
@@ -128,7 +152,7 @@ def _trained(
         return networks.load(folder.networks, run.editor, state, run.base) if learned else state, int(plain)
 
     if run.learning is None:  # drawn or loaded: read anew, for they may have been put right meanwhile
-        return make()
+        return make(keeping.nothing(clock))
     return stages.reach("trained", make, lambda found: found[1], back)
 
 
@@ -167,8 +191,15 @@ def _edited(
     def log(row: dict) -> None:
         workdir.append_jsonl(folder.metrics, row)
 
-    def make() -> Edited:
-        deltas, _ = edit(run, state, clock, log, None if run.config.eval.final_only else after_batch)
+    def more() -> dict[str, Any]:
+        return {"own": scoring.plain_shares(own), "so_far": so_far, "ability": ability}
+
+    def make(keeper: Keeper) -> Edited:
+        if keeper.found is not None:
+            place = keeper.found.place
+            own[:], so_far[:], ability[:] = scoring.shares_from(place["own"]), place["so_far"], place["ability"]
+        scored = None if run.config.eval.final_only else after_batch
+        deltas = edit(run, state, clock, log, scored, keeper, more).deltas
         digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
         return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far, ability)
 
@@ -236,9 +267,9 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     questions = exam.prepare_exam(run)
     deltas = edits.load(folder.edits, run.editor.sites, run.base)
     say("edits", str(folder.edits))
-    unedited = no_edit(run.editor.sites)
-    before = scoring.ask_all(run, questions, unedited, clock, "unedited", edited=False)
-    after = scoring.ask_all(run, questions, deltas, clock, "after editing", edited=True)
+    unedited, idle = no_edit(run.editor.sites), keeping.nothing(clock)
+    before = scoring.ask_all(run, questions, unedited, clock, "unedited", idle, edited=False)
+    after = scoring.ask_all(run, questions, deltas, clock, "after editing", idle, edited=True)
     found = arrays.digests(edits.named(run.editor.sites, deltas))
     summary = summarise(run, clock, compiling, before, after, found)
     workdir.write_json(path / "eval.json", summary)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.measure.scores import NAMES, Score, Scores
-from emsedit_jax.run import exam, examine
+from emsedit_jax.run import exam, examine, stopping
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
+from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.types import Deltas
@@ -26,14 +27,18 @@ def score_batches(
 
 
 def score_all(
-    run: Prepared, deltas: Deltas, clock: PhaseClock, words: str, last: Shares | None = None
+    run: Prepared, deltas: Deltas, clock: PhaseClock, words: str, keeper: Keeper, last: Shares | None = None
 ) -> dict[str, Score]:
-    """ES, GS and LS of all edit batches' prompts under `deltas`; those of the last batch may be known."""
+    """ES, GS and LS of all edit batches' prompts under `deltas`; those of the last batch may be known.
+
+    Raises: Preempted.
+    """
     n_batches, n_edits = len(run.valid_plan), run.config.dataset.n_edits
-    asked = range(n_batches if last is None else n_batches - 1)
-    found = []
+    found = shares_from(keeper.found.place["batches"]) if keeper.found is not None else []
+    asked = range(len(found), n_batches if last is None else n_batches - 1)
     with clock.phase("score"), track(n_batches * n_edits, f"scoring {words}", "facts") as progress:
         shown = Batchwise(progress)
+        progress.advance(len(found) * n_edits)
 
         def begun() -> Iterator[int]:
             for j in asked:
@@ -43,6 +48,8 @@ def score_all(
         for shares in score_batches(run, deltas, begun(), shown.next_pass):
             found.append(shares)
             shown.end()
+            if len(found) <= asked[-1] and keeper.is_due():
+                keeper.save({}, {"batches": plain_shares(found)})
         if last is not None:
             found.append(last)
             progress.advance(n_edits)
@@ -55,17 +62,23 @@ def ask_all(
     deltas: Deltas,
     clock: PhaseClock,
     words: str,
+    keeper: Keeper,
     *,
     edited: bool,
     last: Shares | None = None,
 ) -> Examined:
     """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone."""
-    scores = score_all(run, deltas, clock, words, last)
+    scores = score_all(run, deltas, clock, words, keeper, last)
     total = examine.passes(questions, edited=edited)
     with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
         shown = Batchwise(progress)
         shown.batch(total, total)
-        further, said = examine.examine(run, questions, deltas, edited=edited, begun=shown.next_pass)
+
+        def begun() -> None:
+            stopping.poll()
+            shown.next_pass()
+
+        further, said = examine.examine(run, questions, deltas, edited=edited, begun=begun)
         shown.end()
     later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
     return Examined({**scores, **later, **further}, said)
@@ -76,6 +89,16 @@ def joined(plan: EditPlan, batches: Sequence[Shares]) -> dict[str, Score]:
     part = plan.part(0, len(batches))
     found = {name: np.concatenate([one[name] for one in batches]) for name in NAMES.values()}
     return {name: Score(found[name], exam.item_names(part, kind)) for kind, name in NAMES.items() if found[name].size}
+
+
+def plain_shares(batches: Sequence[Shares]) -> list[dict[str, list[float]]]:
+    """Shares batch by batch as JSON holds them, every float as it is."""
+    return [{name: values.tolist() for name, values in one.items()} for one in batches]
+
+
+def shares_from(plain: Sequence[Mapping[str, Sequence[float]]]) -> list[Shares]:
+    """The way back."""
+    return [{name: np.array(values, np.float64) for name, values in one.items()} for one in plain]
 
 
 def by_batch(plan: EditPlan, scores: Scores) -> dict[str, list[float]]:

@@ -113,6 +113,7 @@ FIELDS: dict[str, Field] = {
     "seed": whole(0, 2**32 - 1),
     "num_seq": whole(1),
     "compile_cache": BOOL,
+    "checkpoint.every": whole(0),
     "dataset.name": one_of(tuple(READERS)),
     "dataset.n_edits": whole(1),
     "dataset.batch_size": whole(1),

@@ -1,4 +1,4 @@
-"""What of a run is done already: a run that was broken off goes on behind the last stage that it finished."""
+"""What of a run is done already: a run that was broken off goes on where its stage has last saved its state."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import workdir
+from emsedit_jax.run import stopping, workdir
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 
@@ -24,19 +25,21 @@ T = TypeVar("T")
 class Stages:
     """Each stage's result as a small JSON file beside the run's own, with the seconds that it took."""
 
-    def __init__(self, folder: Workdir, clock: PhaseClock):
-        self._folder, self._clock = folder, clock
+    def __init__(self, folder: Workdir, clock: PhaseClock, every: int):
+        """`every`: edit batches between two checkpoints of a stage."""
+        self._folder, self._clock, self._every = folder, clock, every
         self._path = folder.path / "stages"
         self._logged = 0  # bytes of the metrics that belong to finished stages
         if sharding.is_first():
             with workdir.writing(self._path):
                 self._path.mkdir(exist_ok=True)
 
-    def reach(self, name: str, make: Callable[[], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
+    def reach(self, name: str, make: Callable[[Keeper], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
 
         Args:
           name: of the stage; the stages come in the same order in every run.
+          make: given the keeper of its checkpoints, from which it goes on.
           plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files.
         """
         path = self._path / f"{name}.json"
@@ -46,14 +49,19 @@ class Stages:
             self._logged = found["metrics_bytes"]
             say("resumed", f"{name}: done before")
             return back(found["result"])
-        self._drop_unfinished_metrics()
+        stopping.poll()
         before = self._clock.summary()
-        result = make()
+        keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics)
+        logged = keeper.begin()
+        self._logged = self._logged if logged is None else logged
+        self._drop_unfinished_metrics()
+        result = make(keeper)
         seconds = {part: value - before[part] for part, value in self._clock.summary().items()}
         metrics = self._folder.metrics
         self._logged = metrics.stat().st_size if metrics.exists() else 0
         entry = {"seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
         workdir.write_json(path, entry)
+        keeper.end()
         return result
 
     def finish(self) -> None:
@@ -63,7 +71,7 @@ class Stages:
                 shutil.rmtree(self._path)
 
     def _drop_unfinished_metrics(self) -> None:
-        """Rows of a stage that was broken off, which begins anew."""
+        """Rows of a stage that was broken off, from behind what it saved."""
         metrics = self._folder.metrics
         with workdir.writing(metrics):
             if sharding.is_first() and metrics.exists() and metrics.stat().st_size > self._logged:

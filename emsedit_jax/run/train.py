@@ -1,31 +1,33 @@
-"""The two loops over edit batches, learning to edit and editing; metrics are read late, while the next batch runs."""
+"""Learning to edit: the loop over training batches; metrics are read late, while the next batch runs."""
 
 from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from emsedit_jax.data.batching import KINDS, EditPlan
+from emsedit_jax import sharding
+from emsedit_jax.data.batching import KINDS
 from emsedit_jax.data.scoring import ScorePlan
 from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.measure.late import one_late
 from emsedit_jax.measure.score import Shares, means, score_edits
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.gradient import Lesson
 from emsedit_jax.meta.trajectory import Learning
+from emsedit_jax.run import checkpoint
+from emsedit_jax.run.checkpoint import Saved
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.editing import Log, prompts_of
+from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.watch import Diverged, check, check_update, of_step, step_row, training_row
 from emsedit_jax.types import Deltas, MetaState, Stats
-
-Log = Callable[[dict], None]
 
 
 class Waiting(NamedTuple):
@@ -36,68 +38,74 @@ class Waiting(NamedTuple):
     stats: tuple[Stats, ...]
 
 
-class Written(NamedTuple):
-    """An edit batch whose metrics, like all the rest, are still being computed."""
-
-    j: int
-    row: dict
-    deltas: Deltas
-    state: MetaState
-
-
-def prompts_of(
-    run: Prepared, phase: str, plan: EditPlan, j: int, kind: str, begun: Callable[[], None] = lambda: None
-) -> Prompts:
-    """One kind of a plan's batch, its prefixes kept in the run's store as far as there is room.
-
-    `begun` is called whenever a pass over the prompts begins.
-    """
-    batches = plan.batches(j, kind)
-
-    def below(number: int):
-        begun()
-        return run.prefixes.get((phase, j, kind, number), batches[number])
-
-    return Prompts(batches, below)
-
-
-# ---------------------------------------------------------------------------------------------- training
-
-
-def train(run: Prepared, state: MetaState, clock: PhaseClock, log: Log) -> MetaState:
+def train(run: Prepared, state: MetaState, clock: PhaseClock, log: Log, keeper: Keeper) -> tuple[MetaState, int]:
     """Meta-training: trajectories over the training batches, each on the original model.
 
     With facts held out, each trajectory's networks are tried on them, training stops when they get no better, and the
-    best ones are returned.
+    best ones are returned. Returns (networks and all, how many facts they were trained on).
 
-    Raises: Diverged, with the best networks where facts are held out, else the last good ones.
+    Raises: Diverged, with the best networks where facts are held out, else the last good ones; Preempted.
     """
     if run.learning is None or run.train_plan is None:
-        return state
+        return state, 0
     config = run.config
     passes = config.editor.n_epochs * config.train.n_trajectories
     size = len(run.train_plan) // config.train.n_trajectories
+    at = Place(0, 0, no_edit(run.editor.sites))
     best = Best(config.train.patience)
+    if keeper.found is not None:
+        at, state, best = _found(run, keeper.found, state, best)
     total = passes * size * config.dataset.n_edits
     with clock.phase("train"), track(total, "training", "edits") as progress:
         shown = Batchwise(progress)
+        progress.advance((at.number * size + at.done) * config.dataset.n_edits)
         try:
-            for number in range(passes):
-                first = number % config.train.n_trajectories * size
-                batches = range(first, first + size)
-                state = _trajectory(run, run.learning, state, run.train_plan, batches, number, log, shown)
+            while at.number < passes and not best.is_over():
+                first = at.number % config.train.n_trajectories * size
+                state = _trajectory(run, run.learning, state, range(first, first + size), at, best, log, shown, keeper)
                 if run.holdout is not None:
-                    found = means(try_out(run, state, run.holdout, number))
-                    log({"phase": "holdout", "trajectory": number} | found)
-                    if best.is_over(number, sum(found.values()) / len(found), state):
-                        break
+                    found = means(try_out(run, state, run.holdout, at.number))
+                    log({"phase": "holdout", "trajectory": at.number} | found)
+                    best.note(at.number, sum(found.values()) / len(found), state)
+                at = Place(at.number + 1, 0, no_edit(run.editor.sites))
+                if keeper.is_due():
+                    _save(keeper, at, state, best)
         except Diverged as stop:
             raise Diverged(str(stop), None, best.state or stop.state) from None
         state = jax.block_until_ready(best.state or state)
         run.prefixes.forget("train", "holdout")
     if run.holdout is not None:
         say("networks", best.words(passes))
-    return state
+    return state, at.number * size * config.dataset.n_edits
+
+
+class Place(NamedTuple):
+    """Where training is: so many batches of this trajectory are done, which left these edits."""
+
+    number: int
+    done: int
+    deltas: Deltas
+
+
+def _save(keeper: Keeper, at: Place, state: MetaState, best: Best) -> None:
+    """Everything that the rest of the training depends on."""
+    trees: dict[str, Any] = {"state": state, "deltas": at.deltas if at.done else ()}
+    trees["best"] = best.state if best.state is not None else ()
+    keeper.save(checkpoint.flat(**trees), {"number": at.number, "done": at.done, "best": best.plain()})
+
+
+def _found(run: Prepared, saved: Saved, state: MetaState, best: Best) -> tuple[Place, MetaState, Best]:
+    """What `_save` saved; the state and the best given are those of the beginning."""
+    place, deltas = saved.place, no_edit(run.editor.sites)
+    if place["done"]:
+        specs = tuple(map(sharding.spec_of_edit, run.editor.sites))
+        deltas = checkpoint.filled("deltas", deltas, saved.arrays, specs)
+    best.restore(place["best"])
+    if best.has_tried:
+        best.state = checkpoint.filled("best", state, saved.arrays)
+    state = checkpoint.filled("state", state, saved.arrays)
+    say("resumed", f"training: trajectory {place['number']}, {place['done']} of its batches done")
+    return Place(place["number"], place["done"], deltas), state, best
 
 
 class Best:
@@ -108,8 +116,8 @@ class Best:
         self._first, self._tried = 0, 0
         self.state: MetaState | None = None
 
-    def is_over(self, number: int, score: float, state: MetaState) -> bool:
-        """Notes one more trajectory's result; whether patience has run out."""
+    def note(self, number: int, score: float, state: MetaState) -> None:
+        """One more trajectory's result."""
         self._tried += 1
         if score > self._score:
             # a copy: the networks that are trained on are given away to the next update
@@ -117,7 +125,24 @@ class Best:
             self.state = jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), state)
         else:
             self._waited += 1
+
+    def is_over(self) -> bool:
+        """Whether patience has run out."""
         return self._waited >= self._patience
+
+    @property
+    def has_tried(self) -> bool:
+        return self._tried > 0
+
+    def plain(self) -> dict[str, Any]:
+        """All but the networks, as JSON holds it."""
+        found = {"waited": self._waited, "first": self._first, "tried": self._tried}
+        return found | ({"score": self._score} if self._tried else {})
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """The way back."""
+        self._waited, self._first, self._tried = (int(plain[name]) for name in ("waited", "first", "tried"))
+        self._score = plain.get("score", -np.inf)
 
     def words(self, planned: int) -> str:
         """Which networks were kept, and why training ended before its time, if it did."""
@@ -130,17 +155,26 @@ def _trajectory(
     run: Prepared,
     learning: Learning,
     state: MetaState,
-    plan: EditPlan,
     batches: range,
-    number: int,
+    at: Place,
+    best: Best,
     log: Log,
     shown: Batchwise,
+    keeper: Keeper,
 ) -> MetaState:
-    """One pass over the batches, from the unedited model."""
-    deltas, waiting = no_edit(run.editor.sites), None
+    """One pass over the batches, from where it was left: at the beginning, from the unedited model."""
+    deltas, waiting = at.deltas, None
+
+    def kinds(j: int) -> Iterator[Prompts]:
+        assert run.train_plan is not None
+        return (prompts_of(run, "train", run.train_plan, j, kind, shown.next_pass) for kind in KINDS)
+
     past: collections.deque[tuple[Prompts, Prompts]] = collections.deque(maxlen=learning.back_depth)
-    for j in batches:
-        edit, equiv, unrel = (prompts_of(run, "train", plan, j, kind, shown.next_pass) for kind in KINDS)
+    for j in batches[max(at.done - learning.back_depth, 0) : at.done]:
+        _, *both = kinds(j)
+        past.appendleft((both[0], both[1]))
+    for j in batches[at.done :]:
+        edit, equiv, unrel = kinds(j)
         past.appendleft((equiv, unrel))
         lessons = [
             Lesson(*both, learning.time_decay**age) for age, both in enumerate(past)
@@ -149,14 +183,19 @@ def _trajectory(
         former = state.stats
         deltas, state, aux = trajectory.train_batch(run.editor, learning, run.lm.params, deltas, state, edit, lessons)
         _emit(run, waiting, state, log)
-        place = {"phase": "train", "trajectory": number, "batch": j}
+        place = {"phase": "train", "trajectory": at.number, "batch": j}
         waiting = Waiting(place, training_row(run.editor, aux), former)
         del aux  # the shifts and gradients of a batch do not outlive it
         shown.end()
+        done = j + 1 - batches.start
+        if done < len(batches) and keeper.is_due():
+            _emit(run, waiting, state, log)
+            waiting = None
+            _save(keeper, Place(at.number, done, deltas), state, best)
     _emit(run, waiting, state, log)
     if learning.update_every == "trajectory":
         state, norm = trajectory.finish(learning, state)
-        check_update({"phase": "train", "trajectory": number}, norm, state)
+        check_update({"phase": "train", "trajectory": at.number}, norm, state)
     return state
 
 
@@ -193,45 +232,3 @@ def try_out(run: Prepared, state: MetaState, facts: ScorePlan, number: int) -> l
         place = {"phase": "holdout", "trajectory": number, "batch": j}
         check(run.editor, place, jax.device_get(step_row(steps)), None, state)
     return list(score_edits(run.under(deltas), facts, range(len(facts.plan)), "holdout"))
-
-
-# ---------------------------------------------------------------------------------------------- editing
-
-
-def edit(
-    run: Prepared, state: MetaState, clock: PhaseClock, log: Log, after_batch: Callable[[int, Deltas], dict] | None
-) -> tuple[Deltas, MetaState]:
-    """Writes the facts, batch after batch, into the original model.
-
-    `after_batch` scores each as soon as it is in and adds to its metrics. Without it nothing has to be known of a batch
-    before the next one begins, so that its metrics are read while that one runs.
-
-    Raises: Diverged, with the edits of the batches before.
-    """
-    deltas = no_edit(run.editor.sites)
-    with track(len(run.valid_plan) * run.config.dataset.n_edits, "editing", "edits") as progress:
-        shown = Batchwise(progress)
-        batches = _written(run, state, clock, shown)
-        for one in one_late(batches) if after_batch is None else batches:
-            with clock.phase("edit"):
-                row = jax.device_get(one.row)
-            place = {"phase": "edit", "batch": one.j}
-            check(run.editor, place, row, deltas if one.j else None, state)
-            j, deltas, state = one.j, one.deltas, one.state
-            del one  # edits are large: none are held beside those that the next batch may have to fall back on
-            log(place | row | (after_batch(j, deltas) if after_batch is not None else {}))
-            shown.end()
-    run.prefixes.forget("edit")
-    return deltas, state
-
-
-def _written(run: Prepared, state: MetaState, clock: PhaseClock, shown: Batchwise) -> Iterator[Written]:
-    """Edits batch after batch, without waiting for any."""
-    deltas = no_edit(run.editor.sites)
-    for j in range(len(run.valid_plan)):
-        with clock.phase("edit"):
-            prompts = prompts_of(run, "edit", run.valid_plan, j, "edit", shown.next_pass)
-            shown.batch(run.config.dataset.n_edits, run.editor.iters * len(prompts.batches))
-            told = functools.partial(of_step, run.editor)
-            deltas, state, steps = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts, told)
-        yield Written(j, step_row(steps), deltas, state)

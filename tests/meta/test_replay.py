@@ -15,6 +15,7 @@ from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.methods import METHODS
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.keeper import nothing
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.train import train as run_training
@@ -55,12 +56,9 @@ def test_a_trajectory_replays_the_newest_batches(name, params):
     plan = tiny_lm.plan(range(BATCHES))
     tasks = [plan[j] for j in range(BATCHES)]
     logged: list[dict] = []
-    state = run_training(
-        prepared(params, editor, how, plan),
-        tiny_training.fresh(editor, how),
-        PhaseClock(CompileClock()),
-        logged.append,
-    )
+    clock = PhaseClock(CompileClock())
+    run, state = prepared(params, editor, how, plan), tiny_training.fresh(editor, how)
+    state, _ = run_training(run, state, clock, logged.append, nothing(clock))
     gathered = optax.tree.get(state.opt_state, "mu")  # a tenth of the sum
 
     def by_hand(weights):

@@ -24,7 +24,7 @@ def same(value):
 def reached(stages, name, value, log=None):
     """A stage whose result is a number; logs a row on the way."""
 
-    def make():
+    def make(keeper):
         if log is not None:
             workdir.append_jsonl(log, {"stage": name})
         return value
@@ -33,8 +33,8 @@ def reached(stages, name, value, log=None):
 
 
 def test_a_stage_is_made_once(tmp_path, clock, capsys):
-    assert reached(Stages(Workdir(tmp_path), clock), "first", 1) == 1
-    again = Stages(Workdir(tmp_path), clock)
+    assert reached(Stages(Workdir(tmp_path), clock, 0), "first", 1) == 1
+    again = Stages(Workdir(tmp_path), clock, 0)
     assert reached(again, "first", 2) == 1
     assert "first: done before" in capsys.readouterr().out
     assert reached(again, "second", 3) == 3
@@ -42,9 +42,9 @@ def test_a_stage_is_made_once(tmp_path, clock, capsys):
 
 def test_rows_of_a_stage_broken_off_are_dropped_and_others_kept(tmp_path, clock):
     folder = Workdir(tmp_path)
-    reached(Stages(folder, clock), "first", 1, folder.metrics)
+    reached(Stages(folder, clock, 0), "first", 1, folder.metrics)
     workdir.append_jsonl(folder.metrics, {"stage": "second, half done"})
-    again = Stages(folder, clock)
+    again = Stages(folder, clock, 0)
     reached(again, "first", 1, folder.metrics)
     reached(again, "second", 2, folder.metrics)
     rows = [json.loads(line)["stage"] for line in folder.metrics.read_text().splitlines()]
@@ -52,14 +52,14 @@ def test_rows_of_a_stage_broken_off_are_dropped_and_others_kept(tmp_path, clock)
 
 
 def test_seconds_of_before_count(tmp_path, clock):
-    def make():
+    def make(keeper):
         clock.credit({"train": 5.0, "total": 7.0})
         return 1
 
-    Stages(Workdir(tmp_path), clock).reach("first", make, same, same)
+    Stages(Workdir(tmp_path), clock, 0).reach("first", make, same, same)
     later = PhaseClock(CompileClock())
     assert later.summary()["total"] < 1
-    Stages(Workdir(tmp_path), later).reach("first", make, same, same)
+    Stages(Workdir(tmp_path), later, 0).reach("first", make, same, same)
     assert later.summary()["train"] == 5.0
     assert 7 <= later.summary()["total"] < 8
 
@@ -72,15 +72,15 @@ def test_scores_come_back_as_they_were():
 
 
 def test_a_damaged_stage_is_told(tmp_path, clock):
-    stages = Stages(Workdir(tmp_path), clock)
+    stages = Stages(Workdir(tmp_path), clock, 0)
     reached(stages, "first", 1)
     (tmp_path / "stages" / "first.json").write_text('{"seconds": {}')
     with pytest.raises(InputError, match=r"first\.json is damaged .*remove it"):
-        reached(Stages(Workdir(tmp_path), clock), "first", 1)
+        reached(Stages(Workdir(tmp_path), clock, 0), "first", 1)
 
 
 def test_nothing_is_left_of_a_finished_run(tmp_path, clock):
-    stages = Stages(Workdir(tmp_path), clock)
+    stages = Stages(Workdir(tmp_path), clock, 0)
     reached(stages, "first", 1)
     stages.finish()
     assert list(tmp_path.iterdir()) == []

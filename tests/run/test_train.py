@@ -5,9 +5,11 @@ import pytest
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.editing import edit
+from emsedit_jax.run.keeper import nothing
 from emsedit_jax.run.prepare import prepare
 from emsedit_jax.run.resources import CompileClock
-from emsedit_jax.run.train import edit, train
+from emsedit_jax.run.train import train
 from tests.run import tiny
 
 
@@ -37,7 +39,7 @@ def clock():
 def test_training_moves_the_networks_and_not_the_model(emsedit, clock):
     before, params = trajectory.init(emsedit.editor, 0, emsedit.learning), arrays(emsedit.lm.params)
     thetas, rows = arrays(before.thetas), []
-    after = train(emsedit, before, clock, rows.append)
+    after = train(emsedit, before, clock, rows.append, nothing(clock))[0]
     assert alike(params, emsedit.lm.params)
     moved = [np.abs(new - old).max() for new, old in zip(arrays(after.thetas), thetas, strict=True)]
     assert 0 < max(moved) < 0.0101  # one step of Adam moves a weight by at most its rate
@@ -59,7 +61,7 @@ def test_training_moves_the_networks_and_not_the_model(emsedit, clock):
 
 def test_an_editor_without_networks_is_not_trained(ultraedit, clock):
     state, rows = trajectory.init(ultraedit.editor, 0), []
-    assert train(ultraedit, state, clock, rows.append) is state
+    assert train(ultraedit, state, clock, rows.append, nothing(clock))[0] is state
     assert rows == []
 
 
@@ -71,7 +73,8 @@ def test_each_batch_adds_its_shift_to_the_edits_before(ultraedit, clock):
         seen.append(deltas)
         return {"mark": 10 * j}
 
-    deltas, _ = edit(ultraedit, trajectory.init(ultraedit.editor, 0), clock, rows.append, after_batch)
+    state = trajectory.init(ultraedit.editor, 0)
+    deltas = edit(ultraedit, state, clock, rows.append, after_batch, nothing(clock), dict).deltas
     assert alike(deltas, seen[-1])
     assert [(row["phase"], row["batch"], row["mark"]) for row in rows] == [("edit", 0, 0), ("edit", 1, 10)]
     for row, old, new in zip(rows, seen[:-1], seen[1:], strict=True):
@@ -96,8 +99,9 @@ def test_metrics_are_read_while_the_next_batch_runs_unless_it_is_scored(ultraedi
 
     monkeypatch.setattr(trajectory, "edit_batch", begun)
     state = trajectory.init(ultraedit.editor, 0)
-    found = edit(ultraedit, state, clock, lambda row: events.append("told"), after_batch if scored else None)
+    idle, scoring = nothing(clock), after_batch if scored else None
+    found = edit(ultraedit, state, clock, lambda row: events.append("told"), scoring, idle, dict)
     assert events == (["begun", "scored", "told"] * 2 if scored else ["begun", "begun", "told", "told"])
-    usual = edit(ultraedit, state, clock, lambda row: None, None)
-    assert alike(found[0], usual[0])
+    usual = edit(ultraedit, state, clock, lambda row: None, None, idle, dict)
+    assert alike(found.deltas, usual.deltas)
     assert clock.seconds["edit"] > 0

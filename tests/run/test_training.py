@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from emsedit_jax.meta import trajectory
+from emsedit_jax.run import keeper
 from emsedit_jax.run import train as train_room
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import prepare
@@ -24,7 +25,8 @@ def trained(*more, editor="emsedit"):
     """(the run, the state after training, the metrics)."""
     run, rows = prepared(*more, editor=editor), []
     state = trajectory.init(run.editor, 0, run.learning)
-    return run, train_room.train(run, state, PhaseClock(CompileClock()), rows.append), rows
+    clock = PhaseClock(CompileClock())
+    return run, train_room.train(run, state, clock, rows.append, keeper.nothing(clock))[0], rows
 
 
 def updates(state):

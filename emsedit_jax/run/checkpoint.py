@@ -1,0 +1,161 @@
+"""Checkpoints: the arrays of an unfinished stage with the place that they belong to, whole and unchanged or not used.
+
+Orbax writes them, each at once or not at all. It loads bytes that changed on the disk without a word, so every array
+carries a digest of ours; where one does not match, the checkpoint before it is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from emsedit_jax import sharding
+from emsedit_jax.errors import InputError
+from emsedit_jax.run import arrays, workdir
+
+KEPT = 2  # the newest, and one to fall back on
+OLD = ".old"  # ending of a folder that is being removed
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    arrays: dict[str, np.ndarray]
+    place: dict[str, Any]  # as JSON holds it
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be used; says why."""
+
+
+class Checkpoints:
+    """The checkpoints of one folder, numbered; the first process writes, all read."""
+
+    def __init__(self, path: Path):
+        self._path = path.absolute()  # orbax takes no other
+        self._open: Any = None
+        self._last = 0
+
+    def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
+        """Writes a checkpoint whole or not at all. Raises InputError where the folder cannot be written."""
+        if not sharding.is_first():
+            return
+        import orbax.checkpoint as ocp
+
+        manager, number = self._manager(), self._last + 1
+        about = {"place": dict(place), "sealed": seal(arrays, place)}
+        items: dict[str, Any] = {"about": ocp.args.JsonSave(about)}
+        if arrays:
+            items["state"] = ocp.args.StandardSave(dict(arrays))
+        with workdir.writing(self._path):
+            try:
+                manager.save(number, args=ocp.args.Composite(**items), force=True)
+            except ValueError as error:  # (tensorstore wraps what the disk says)
+                raise OSError(str(error)) from error
+        self._last = number
+
+    def newest(self) -> tuple[Saved | None, list[str]]:
+        """(the newest one that is as it was written, what is wrong with those after it)."""
+        if not sharding.agreed(self._path.is_dir()):
+            return None, []
+        wrong = []
+        for number in sorted(self._manager().all_steps(), reverse=True):
+            try:
+                return self._read(number), wrong
+            except Damaged as fault:
+                wrong.append(f"checkpoint {number}: {fault}")
+        return None, wrong
+
+    def clear(self) -> None:
+        """Removes all of them; a process that dies meanwhile leaves nothing that could be taken for one."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+        if sharding.is_first():
+            with workdir.writing(self._path):
+                gone = self._path.with_name(self._path.name + OLD)
+                shutil.rmtree(gone, ignore_errors=True)
+                if self._path.exists():
+                    self._path.rename(gone)
+                    shutil.rmtree(gone, ignore_errors=True)
+
+    def _manager(self) -> Any:
+        if self._open is None:
+            import orbax.checkpoint as ocp
+
+            alone = jax.process_index()  # this process waits for no other
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT,
+                create=sharding.is_first(),
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=sharding.is_first(),
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=str(alone)
+                )
+                if jax.process_count() > 1
+                else ocp.options.MultiprocessingOptions(),
+            )
+            with workdir.writing(self._path):
+                if sharding.is_first():
+                    self._path.mkdir(parents=True, exist_ok=True)
+                self._open = ocp.CheckpointManager(self._path, options=options)
+            self._last = max(self._open.all_steps(), default=0)
+        return self._open
+
+    def _read(self, number: int) -> Saved:
+        import orbax.checkpoint as ocp
+
+        manager = self._manager()
+        try:
+            about = dict(manager.restore(number, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
+            sealed, place = dict(about["sealed"]), dict(about["place"])
+            found: dict[str, Any] = {}
+            if sealed["arrays"]:
+                items = ocp.args.Composite(state=ocp.args.StandardRestore())
+                found = dict(manager.restore(number, args=items)["state"])
+        except Exception as error:  # whatever orbax, zarr and tensorstore make of damaged files
+            why = (str(error).strip().splitlines() or [""])[0]
+            raise Damaged(f"it cannot be read ({type(error).__name__}: {why[:200]})") from None
+        found = {name: np.asarray(value) for name, value in found.items()}
+        if seal(found, place) != sealed:
+            raise Damaged("its bytes changed since it was written")
+        return Saved(found, place)
+
+
+def seal(found: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape, type and sha256 of each array's bytes, and the sha256 of the place's text."""
+    digests = arrays.digests(found)
+    shapes = {name: [str(one.dtype), *one.shape, digests[name]] for name, one in found.items()}
+    text = json.dumps(place, sort_keys=True)
+    return {"arrays": shapes, "place": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def flat(**trees: Any) -> dict[str, np.ndarray]:
+    """The trees' leaves in host memory, named by tree and number; all processes must call it."""
+    found = {name: jax.tree.leaves(tree) for name, tree in trees.items()}
+    return {f"{name}.{i}": sharding.host(leaf) for name, leaves in found.items() for i, leaf in enumerate(leaves)}
+
+
+def filled(name: str, like: Any, found: Mapping[str, np.ndarray], specs: Any = sharding.WHOLE) -> Any:
+    """A tree as `flat` took it apart, on the devices; `like` has its structure, shapes and types.
+
+    Raises InputError where the arrays are others.
+    """
+    leaves, tree = jax.tree.flatten(like)
+    names = [f"{name}.{i}" for i in range(len(leaves))]
+    for one, leaf in zip(names, leaves, strict=True):
+        if one not in found or (found[one].shape, found[one].dtype) != (leaf.shape, leaf.dtype):
+            raise InputError(f"the checkpoint holds other arrays than this run ({one}); name another --workdir.")
+    return sharding.put(tree.unflatten([found[one] for one in names]), specs)
+
+
+def listed(wrong: Sequence[str]) -> str:
+    """What to say of checkpoints that cannot be used."""
+    return f"{'; '.join(wrong)}: what it had is done again from the one before, or from the stage's beginning"

@@ -1,0 +1,72 @@
+"""Keeps the state of the stage that a run is in, every so many batches, and gives it back to a run that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emsedit_jax.errors import Preempted
+from emsedit_jax.run import checkpoint, stopping
+from emsedit_jax.run.checkpoint import Checkpoints, Saved
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.prepare import say
+
+
+class Keeper:
+    """The checkpoints of one stage."""
+
+    def __init__(self, path: Path | None, every: int, clock: PhaseClock, metrics: Path):
+        """
+        Args:
+          path: the stage's own folder; None: nothing is kept.
+          every: batches between two checkpoints; 0: only when the run is asked to stop.
+          metrics: the file that grows along the stage.
+        """
+        self._checkpoints, self._every = Checkpoints(path) if path is not None else None, every
+        self._clock, self._metrics = clock, metrics
+        self._done, self._stop = 0, False
+        self._before = clock.summary()
+        self.found: Saved | None = None  # what a run before this one left
+
+    def begin(self) -> int | None:
+        """Looks for what was saved; gives the length of the metrics that belong to it."""
+        if self._checkpoints is None:
+            return None
+        self.found, wrong = self._checkpoints.newest()
+        if wrong:
+            say("warning", checkpoint.listed(wrong))
+        self._before = self._clock.summary()
+        if self.found is None:
+            return None
+        self._clock.credit(self.found.place["seconds"])
+        return self.found.place["metrics_bytes"]
+
+    def is_due(self) -> bool:
+        """A batch is done; whether to save the state after it."""
+        if self._checkpoints is None:
+            return False
+        self._done += 1
+        self._stop = stopping.all_asked()
+        return self._stop or (bool(self._every) and self._done % self._every == 0)
+
+    def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
+        """Saves the state. Raises Preempted after that, if the run was asked to stop."""
+        seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        assert self._checkpoints is not None
+        self._checkpoints.save(arrays, {**place, "seconds": seconds, "metrics_bytes": size})
+        if self._stop:
+            raise Preempted()
+
+    def end(self) -> None:
+        """The stage is done."""
+        if self._checkpoints is not None:
+            self._checkpoints.clear()
+
+
+def nothing(clock: PhaseClock) -> Keeper:
+    """A keeper that keeps nothing."""
+    return Keeper(None, 0, clock, Path())

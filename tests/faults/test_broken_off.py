@@ -1,0 +1,175 @@
+"""Runs that are broken off and go on: to the last bit what an uninterrupted run leaves."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from emsedit_jax.meta import trajectory
+from emsedit_jax.run import checkpoint, cli
+from tests.run import tiny
+
+LONG = (
+    "--config.num_seq=4",
+    "--config.checkpoint.every=1",
+    "--config.train.n_trajectories=2",
+    "--config.editor.full_curve",
+    "--config.eval.batch_tokens=128",
+)
+HELD_OUT = (
+    "--config.num_seq=2",
+    "--config.checkpoint.every=1",
+    "--config.editor.n_epochs=4",
+    "--config.train.holdout=1",
+)
+EDITORS = {"emsedit": LONG, "rledit": LONG, "ultraedit": LONG[:2] + LONG[3:], "malmen": HELD_OUT}
+FREE = ("seconds", "compiled", "prefix_store", "peak_rss_mb", "peak_device_mb")  # of a summary
+
+
+class Killed(BaseException):
+    """Stands for a process that is no more: nothing catches it."""
+
+
+def left(workdir):
+    """What a run leaves, without what may differ."""
+    summary = {name: value for name, value in tiny.read(workdir / "summary.json").items() if name not in FREE}
+    found = tiny.files(workdir)
+    files = {name: found[name] for name in ("edits.safetensors", "scores.json", "metrics.jsonl")}
+    return summary, files, sorted(found)
+
+
+def calls(monkeypatch, module, name, at, then):
+    """Calls `then` before the call number `at` of a function; counts them."""
+    original, count = getattr(module, name), [0]
+
+    def counted(*args, **kwargs):
+        count[0] += 1
+        if count[0] == at:
+            then()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, counted)
+    return count
+
+
+def die():
+    raise Killed
+
+
+def killed(path, monkeypatch, at, name="train_batch", editor="emsedit", room=trajectory):
+    """A run that dies at that call of a function."""
+    flags = tiny.flags(f"--workdir={path}", *EDITORS[editor], editor=editor)
+    with monkeypatch.context() as patch:
+        calls(patch, room, name, at, die)
+        with pytest.raises(Killed):
+            tiny.call(*flags)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Uninterrupted runs, made when asked for."""
+    known = {}
+
+    def made(editor):
+        if editor not in known:
+            path = tmp_path_factory.mktemp("whole") / editor
+            tiny.train(path, *EDITORS[editor], editor=editor)
+            known[editor] = left(path)
+        return known[editor]
+
+    return made
+
+
+def goes_on(path, editor, whole):
+    tiny.train(path, *EDITORS[editor], editor=editor)
+    for found, expected in zip(left(path), whole(editor), strict=True):
+        assert found == expected
+
+
+@pytest.mark.parametrize("at", [2, 5, 8])
+@pytest.mark.parametrize("editor", ["emsedit", "rledit"])
+def test_training_goes_on_where_it_was_saved(editor, at, tmp_path, whole, monkeypatch):
+    killed(tmp_path, monkeypatch, at, editor=editor)
+    whole(editor)  # made before calls are counted
+    batches = calls(monkeypatch, trajectory, "train_batch", 0, die)
+    goes_on(tmp_path, editor, whole)
+    assert batches[0] == 8 - (at - 1)
+
+
+@pytest.mark.parametrize("editor", ["emsedit", "ultraedit"])
+def test_editing_goes_on_where_it_was_saved(editor, tmp_path, whole, monkeypatch):
+    killed(tmp_path, monkeypatch, 3, "edit_batch", editor)
+    whole(editor)  # made before calls are counted
+    batches = calls(monkeypatch, trajectory, "edit_batch", 0, die)
+    goes_on(tmp_path, editor, whole)
+    assert batches[0] == 2
+
+
+def test_held_out_facts_and_the_best_networks_are_remembered(tmp_path, whole, monkeypatch):
+    killed(tmp_path, monkeypatch, 3, editor="malmen")
+    goes_on(tmp_path, "malmen", whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("save", 1), ("save", 3), ("save", 9), ("save", 14), ("clear", 1), ("clear", 3)]
+)
+def test_a_death_before_any_checkpoint_is_written_or_removed_loses_nothing(name, at, tmp_path, whole, monkeypatch):
+    killed(tmp_path, monkeypatch, at, name, room=checkpoint.Checkpoints)
+    goes_on(tmp_path, "emsedit", whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["train_batch", "edit_batch"])
+def test_a_run_that_is_asked_to_stop_saves_and_says_so(number, name, tmp_path, whole, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        calls(patch, trajectory, name, 2, lambda: os.kill(os.getpid(), number))
+        flags = tiny.flags(f"--workdir={tmp_path}", *EDITORS["emsedit"])
+        assert tiny.call(*flags) == cli.PREEMPTED
+    assert f"--workdir={tmp_path} goes on" in capsys.readouterr().err
+    assert not (tmp_path / "summary.json").exists()
+    goes_on(tmp_path, "emsedit", whole)
+
+
+def test_a_second_interruption_stops_at_once(tmp_path, whole, monkeypatch, capsys):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        calls(patch, trajectory, "train_batch", 3, twice)
+        assert tiny.call(*tiny.flags(f"--workdir={tmp_path}", *EDITORS["emsedit"])) == cli.INTERRUPTED
+    goes_on(tmp_path, "emsedit", whole)
+
+
+def flip(path, place):
+    found = bytearray(path.read_bytes())
+    found[place] ^= 0x10
+    path.write_bytes(bytes(found))
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(tmp_path, whole, monkeypatch, capsys):
+    killed(tmp_path, monkeypatch, 6)
+    folder = tmp_path / "stages" / "trained.checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "5"]
+    path = largest(folder / "5")
+    flip(path, path.stat().st_size // 2)
+    whole("emsedit")  # made before calls are counted
+    batches = calls(monkeypatch, trajectory, "train_batch", 0, die)
+    goes_on(tmp_path, "emsedit", whole)
+    assert "checkpoint 5: " in capsys.readouterr().out
+    assert batches[0] == 4
+
+
+def test_checkpoints_that_are_all_damaged_begin_the_stage_anew(tmp_path, whole, monkeypatch, capsys):
+    killed(tmp_path, monkeypatch, 6)
+    for number in ("4", "5"):
+        about = tmp_path / "stages" / "trained.checkpoints" / number / "about" / "metadata"
+        about.write_text(json.dumps({"place": {}, "sealed": {}}))
+    goes_on(tmp_path, "emsedit", whole)
+    assert "checkpoint 5: " in (out := capsys.readouterr().out)
+    assert "checkpoint 4: " in out
