@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from emsedit_jax.measure.scores import measure
 from emsedit_jax.run import items, settings, workdir
 from emsedit_jax.run.compare_runs import Comparison, Run, compare
 from emsedit_jax.run.workdir import Workdir
+
+AGAIN = "make the run again in another folder"
 
 
 def run_compare(paths: Sequence[Path], to: Path) -> None:
@@ -74,17 +75,7 @@ def _load(path: Path, name: str) -> Run:
     scores = items.read(folder.scores)
     if not scores.get("edited"):
         raise InputError(f"{folder.scores} holds no scores of the edited model: make the run again in another folder.")
-    return Run(name, path, dict(settings.flatten(config)), _summary(folder.summary), scores)
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; make the run again in another folder.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no summary; make the run again in another folder.")
-    return found
+    return Run(name, path, dict(settings.flatten(config)), workdir.read_json(folder.summary, AGAIN), scores)
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +31,7 @@ def read(path: Path) -> dict[str, dict[str, Score]]:
     Raises:
         InputError: the file is missing or damaged, or somebody else's.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {path}: {str(why).lower()}; make the run again in another folder.") from error
+    found = workdir.read_json(path, "make the run again in another folder")
     groups = _object(path, "it", found)
     return {
         of: {name: _score(path, f"{of}.{name}", name, entry) for name, entry in _object(path, of, named).items()}

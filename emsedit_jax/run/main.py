@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.lm import assets
@@ -21,6 +22,7 @@ from emsedit_jax.run import (
     exam,
     examine,
     items,
+    lock,
     networks,
     report,
     scoring,
@@ -37,7 +39,7 @@ from emsedit_jax.run.export import run_export
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.resources import CompileClock
-from emsedit_jax.run.stages import Stages, plain_scores, scores_from
+from emsedit_jax.run.stages import Stages, plain_scores, remove_stages, scores_from
 from emsedit_jax.run.summary import summarise
 from emsedit_jax.run.train import train
 from emsedit_jax.run.watch import Diverged
@@ -68,14 +70,36 @@ def use_compile_cache() -> None:
 
 
 def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
-    """Train, edit, score; writes every file of the workdir. A run broken off goes on where it was."""
+    """Train, edit, score; writes every file of the workdir.
+
+    A run broken off goes on where it was; a finished one shows what it found.
+    """
     workdir.check_workdir(path, config)
+    if sharding.agreed(Workdir(path).summary.exists()):
+        _show_finished(Workdir(path))
+        return
     exam.check_files(config)
     run = prepare(config)
     questions = exam.prepare_exam(run)
     state = first_networks(run)
-    folder = workdir.open_workdir(path, config)
-    say("workdir", str(folder.path))
+    with lock.held(path):
+        folder = workdir.open_workdir(path, config)
+        say("workdir", str(folder.path))
+        _run(run, questions, state, folder, clock, compiling)
+
+
+def _show_finished(folder: Workdir) -> None:
+    """A run that was made before: what it found."""
+    remove_stages(folder)  # of a run that died between its last two steps
+    summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
+    say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
+    _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
+
+
+def _run(
+    run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
+) -> None:
+    """All stages, with what is to be said where they do not come to an end."""
     try:
         _go_through(run, questions, state, folder, clock, compiling)
     except Preempted:
@@ -272,7 +296,8 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     after = scoring.ask_all(run, questions, deltas, clock, "after editing", idle, edited=True)
     found = arrays.digests(edits.named(run.editor.sites, deltas))
     summary = summarise(run, clock, compiling, before, after, found)
-    workdir.write_json(path / "eval.json", summary)
+    with lock.held(path):
+        workdir.write_json(path / "eval.json", summary)
     _show(summary, examine.examples(questions, before, after), folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emsedit_jax import sharding
-from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
 from emsedit_jax.run import stopping, workdir
 from emsedit_jax.run.clock import PhaseClock
@@ -28,7 +26,7 @@ class Stages:
     def __init__(self, folder: Workdir, clock: PhaseClock, every: int):
         """`every`: edit batches between two checkpoints of a stage."""
         self._folder, self._clock, self._every = folder, clock, every
-        self._path = folder.path / "stages"
+        self._path = folder.stages
         self._logged = 0  # bytes of the metrics that belong to finished stages
         if sharding.is_first():
             with workdir.writing(self._path):
@@ -66,9 +64,7 @@ class Stages:
 
     def finish(self) -> None:
         """The run is done; what its stages left is in its own files."""
-        if sharding.is_first():
-            with workdir.writing(self._path):
-                shutil.rmtree(self._path)
+        remove_stages(self._folder)
 
     def _drop_unfinished_metrics(self) -> None:
         """Rows of a stage that was broken off, from behind what it saved."""
@@ -77,6 +73,13 @@ class Stages:
             if sharding.is_first() and metrics.exists() and metrics.stat().st_size > self._logged:
                 with metrics.open("rb+") as file:
                     file.truncate(self._logged)
+
+
+def remove_stages(folder: Workdir) -> None:
+    """Removes what the stages of a finished run left, if it is there."""
+    if sharding.is_first() and folder.stages.exists():
+        with workdir.writing(folder.stages):
+            shutil.rmtree(folder.stages)
 
 
 def plain_scores(scores: Scores) -> dict[str, Any]:
@@ -90,8 +93,5 @@ def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("seconds", "metrics_bytes", "result")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, and the stage is done again.") from None
+    found = workdir.read_json(path, "remove it, and the stage is done again")
+    return {name: found[name] for name in ("seconds", "metrics_bytes", "result")}

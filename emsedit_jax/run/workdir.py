@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -50,17 +51,27 @@ class Workdir(NamedTuple):
         return self.path / "edits.safetensors"
 
     @property
+    def stages(self) -> Path:
+        return self.path / "stages"
+
+    @property
     def networks(self) -> Path:
         return self.path / "hypernet.safetensors"
 
 
-def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
-    """Whether a new run with `config` may write into `path`; touches nothing, so it can be asked before the long work.
+# Fields that change no number of a run: it goes on with others.
+FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every")
+HIDDEN = (".lock", ".lock.json")  # of the program that works in the folder
+SEAL = "sha256"  # the last field of a sealed JSON file
 
-    It may where nothing is yet, and where a run with the very same config was begun and not finished.
+
+def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
+    """Whether a run with `config` may write into `path`; touches nothing, so it can be asked before the long work.
+
+    It may where nothing is yet, and where a run with the same config was begun, or is finished.
 
     Raises:
-        InputError: a finished run, a run with another config, or files of somebody else lie there.
+        InputError: a run with another config, or files of somebody else lie there.
     """
     if not _writes():
         return
@@ -69,20 +80,22 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir={path} is a file, not a folder; {elsewhere}.")
     with writing(path):
-        if not path.exists() or not any(path.iterdir()):
+        if not path.exists() or all(one.name in HIDDEN for one in path.iterdir()):
             return
-    if workdir.summary.exists():
-        raise InputError(f"{path} holds a finished run; {elsewhere}, or score its edits again with --mode=eval.")
     if not workdir.config.exists():
         raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
-    there, here = dict(settings.flatten(_read_object(workdir.config))), dict(settings.flatten(_plain(config.to_dict())))
-    differing = [name for name in here | there if there.get(name) != here.get(name)]
+    differing = differences(read_json(workdir.config, elsewhere), _plain(config.to_dict()))
     if differing:
-        name = differing[0]
-        raise InputError(
-            f"{path} holds a run with other settings (config.{name}: {there.get(name)} there, {here.get(name)} here); "
-            f"{elsewhere}."
-        )
+        finished = "finished " if workdir.summary.exists() else ""
+        listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
+        raise InputError(f"{path} holds a {finished}run with other settings ({listed}); {elsewhere}.")
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, value there, value here) of all fields that matter to a run and differ between two configs."""
+    one, other = dict(settings.flatten(there)), dict(settings.flatten(here))
+    names = [name for name in one | other if name not in FREE]
+    return [(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
 
 
 def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
@@ -108,17 +121,8 @@ def saved_config(path: Path) -> ml_collections.ConfigDict:
     workdir = Workdir(path)
     if not workdir.config.is_file():
         raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
-    return ml_collections.ConfigDict(_with_tuples(_read_object(workdir.config))).lock()
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; remove the folder, or name another with --workdir.") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path} holds no config; remove the folder, or name another with --workdir.")
-    return found
+    found = read_json(workdir.config, "remove the folder, or name another with --workdir")
+    return ml_collections.ConfigDict(_with_tuples(found)).lock()
 
 
 def _with_tuples(obj: Any) -> Any:
@@ -172,11 +176,35 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, obj: Any) -> None:
-    """Writes `obj` whole or not at all; arrays become lists, not-a-number becomes null."""
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, obj: Mapping[str, Any]) -> None:
+    """Writes `obj` whole or not at all, with the digest of its content behind it.
+
+    Arrays become lists, not-a-number becomes null.
+    """
+    plain = _plain(obj)
+    text = json.dumps(plain | {SEAL: _digest(plain)}, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing, is none of these, or its content changed since it was written.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = str(getattr(error, "strerror", None) or error).lower()
+        raise InputError(f"cannot read {path}: {why}; {remedy}.") from None
+    if not isinstance(found, dict) or found.pop(SEAL, None) != _digest(found):
+        raise InputError(f"{path} is damaged: its content is not what was written; {remedy}.")
+    return found
+
+
+def _digest(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:

@@ -84,8 +84,19 @@ def test_an_answer_that_tokenises_to_nothing_is_named(tmp_path, capsys):
 
 def test_a_finished_run_is_not_written_over(finished, capsys):
     before = tiny.files(finished)
-    refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}"))
-    refused(capsys, "holds a finished run", *tiny.flags(f"--workdir={finished}", "--config.seed=1"))
+    other = tiny.flags(f"--workdir={finished}", "--config.seed=1", "--config.editor.rank=4")
+    refused(capsys, "holds a finished run with other settings", *other)
+    refused(capsys, "(config.editor.rank: 8 there, 4 here; config.seed: 0 there, 1 here)", *other)
+    assert tiny.files(finished) == before
+
+
+def test_a_finished_run_is_shown_and_not_made_again(finished, capsys):
+    before = tiny.files(finished)
+    assert tiny.call(*tiny.flags(f"--workdir={finished}", "--config.mesh.data=2", "--config.checkpoint.every=7")) == 0
+    said = capsys.readouterr().out
+    assert "this run is finished" in said
+    assert "after editing" in said
+    assert "data  " not in said
     assert tiny.files(finished) == before
 
 
@@ -108,7 +119,7 @@ def damaged(folder):
         ),
         (lambda folder: (folder / "config.json").unlink(), None, "holds no run (no config.json)"),
         (lambda folder: (folder / "config.json").write_text("{"), None, "config.json"),
-        (lambda folder: (folder / "config.json").write_text('{"num_seq": 1}'), None, "--config.seed is missing"),
+        (lambda folder: (folder / "config.json").write_text('{"num_seq": 1}'), None, "config.json is damaged"),
     ],
 )
 def test_edits_that_cannot_be_scored(finished, tmp_path, capsys, harm, more, said):

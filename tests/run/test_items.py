@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.measure.scores import Score
-from emsedit_jax.run import items
+from emsedit_jax.run import items, workdir
 from emsedit_jax.run.workdir import Workdir
 from tests.refusals import refused
 
@@ -51,7 +51,7 @@ def test_not_a_number_is_null_in_the_file(tmp_path):
         ("", "cannot read"),
         ('{"edited": {"ES"', "cannot read"),
         ("[" * 100_000, "cannot read"),
-        ("[]", "it is no object"),
+        ("[]", "is damaged"),
         ('{"edited": 3}', "edited is no object"),
         ('{"edited": {"ES": [0.5]}}', "edited.ES is no object"),
         ('{"edited": {"EZ": {}}}', "there is no score 'EZ'"),
@@ -71,7 +71,10 @@ def test_not_a_number_is_null_in_the_file(tmp_path):
 def test_a_damaged_or_foreign_file(tmp_path, text, said):
     path = tmp_path / "scores.json"
     named = text if "rte.f1" in text else {"ES": text}
-    path.write_text(text if isinstance(text, str) else json.dumps({"edited": named}))
+    if isinstance(text, str) and not text.endswith("}"):
+        path.write_text(text)
+    else:
+        workdir.write_json(path, json.loads(text) if isinstance(text, str) else {"edited": named})
     with refused(str(path), said, "another folder"):
         items.read(path)
 

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from safetensors.numpy import load_file
 
 from emsedit_jax.data import embedded
-from emsedit_jax.run import arrays, main
+from emsedit_jax.run import arrays, main, workdir
 from tests.run import tiny
 
 # ---------------------------------------------------------------------------------------------- what a run leaves
@@ -17,7 +17,7 @@ from tests.run import tiny
 def test_a_run_writes_its_files_and_no_others(finished):
     names = ["config.json", "curve.png", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
     assert sorted(file.name for file in finished.iterdir()) == [*names, "scores.json", "summary.json"]
-    assert tiny.read(finished / "config.json") == json.loads(json.dumps(tiny.command().config.to_dict()))
+    assert workdir.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
 

@@ -75,7 +75,7 @@ def test_a_damaged_stage_is_told(tmp_path, clock):
     stages = Stages(Workdir(tmp_path), clock, 0)
     reached(stages, "first", 1)
     (tmp_path / "stages" / "first.json").write_text('{"seconds": {}')
-    with pytest.raises(InputError, match=r"first\.json is damaged .*remove it"):
+    with pytest.raises(InputError, match=r"cannot read .*first\.json.*remove it"):
         reached(Stages(Workdir(tmp_path), clock, 0), "first", 1)
 
 

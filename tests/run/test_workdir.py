@@ -34,8 +34,8 @@ def test_nothing_is_written_over(tmp_path):
     with pytest.raises(InputError, match=r"other settings \(config\.dataset\.n_edits: 20 there, 3 here\)"):
         workdir.open_workdir(tmp_path, other)
     opened.summary.write_text("{}")
-    with pytest.raises(InputError, match=r"finished run; name another folder with --workdir.*--mode=eval"):
-        workdir.open_workdir(tmp_path, common.get_config())
+    with pytest.raises(InputError, match=r"finished run with other settings .*name another folder with --workdir"):
+        workdir.open_workdir(tmp_path, other)
     assert json.loads(opened.config.read_text())["dataset"]["n_edits"] == 20
 
 
@@ -71,7 +71,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path):
         half_way()
     with pytest.raises(TypeError, match="cannot be written as JSON"):
         workdir.write_json(path, {"new": object()})
-    assert json.loads(path.read_text()) == {"old": 1}
+    assert workdir.read_json(path, "no way") == {"old": 1}
     assert [found.name for found in tmp_path.iterdir()] == ["summary.json"]
 
 
@@ -94,7 +94,8 @@ def test_json_holds_arrays_and_no_bare_nan(tmp_path):
     obj = {"a": np.float32(0.5), "b": jnp.arange(2), "c": (1, np.int64(2)), "d": float("nan"), "e": np.float64("inf")}
     workdir.write_json(tmp_path / "x.json", obj | {"f": tmp_path, "g": "ø"})
     expected = {"a": 0.5, "b": [0, 1], "c": [1, 2], "d": None, "e": None, "f": str(tmp_path), "g": "ø"}
-    assert json.loads((tmp_path / "x.json").read_text()) == expected
+    assert workdir.read_json(tmp_path / "x.json", "") == expected
+    assert list(json.loads((tmp_path / "x.json").read_text())) == [*expected, "sha256"]
 
 
 def test_metrics_are_on_file_after_every_step(tmp_path):
@@ -104,3 +105,12 @@ def test_metrics_are_on_file_after_every_step(tmp_path):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert rows[-1] == {"step": step, "loss": 0.25}
     assert len(rows) == 2
+
+
+@pytest.mark.parametrize("harm", [("0.5", "0.6"), ('"b"', '"c"'), ('"sha256"', '"sha255"'), ("[", "{")])
+def test_json_that_changed_since_it_was_written_is_refused(tmp_path, harm):
+    path = tmp_path / "x.json"
+    workdir.write_json(path, {"a": 0.5, "b": [1, 2]})
+    path.write_text(path.read_text().replace(*harm))
+    with pytest.raises(InputError, match=r"x\.json.*; mend it\."):
+        workdir.read_json(path, "mend it")
