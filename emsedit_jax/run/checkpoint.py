@@ -1,13 +1,12 @@
 """Checkpoints: the arrays of an unfinished stage with the place that they belong to, whole and unchanged or not used.
 
-Orbax writes them, each at once or not at all. It loads bytes that changed on the disk without a word, so every array
-carries a digest of ours; where one does not match, the checkpoint before it is taken.
+Orbax writes them, each at once or not at all. It loads bytes that changed on the disk without a word, so the digests of
+all its files are written beside them; where one does not match, the checkpoint before it is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, workdir
+from emsedit_jax.run import workdir
 
 KEPT = 2  # the newest, and one to fall back on
 OLD = ".old"  # ending of a folder that is being removed
@@ -50,8 +49,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         manager, number = self._manager(), self._last + 1
-        about = {"place": dict(place), "sealed": seal(arrays, place)}
-        items: dict[str, Any] = {"about": ocp.args.JsonSave(about)}
+        items: dict[str, Any] = {"place": ocp.args.JsonSave(dict(place))}
         if arrays:
             items["state"] = ocp.args.StandardSave(dict(arrays))
         with workdir.writing(self._path):
@@ -59,6 +57,10 @@ class Checkpoints:
                 manager.save(number, args=ocp.args.Composite(**items), force=True)
             except ValueError as error:  # (tensorstore wraps what the disk says)
                 raise OSError(str(error)) from error
+            files = digests(self._path / str(number))
+        workdir.write_json(self._sealed(number), {"files": files, "arrays": sorted(arrays)})
+        for old in set(self._path.glob("*.json")) - {self._sealed(step) for step in manager.all_steps()}:
+            old.unlink(missing_ok=True)
         self._last = number
 
     def newest(self) -> tuple[Saved | None, list[str]]:
@@ -109,32 +111,34 @@ class Checkpoints:
             self._last = max(self._open.all_steps(), default=0)
         return self._open
 
+    def _sealed(self, number: int) -> Path:
+        return self._path / f"{number}.json"
+
     def _read(self, number: int) -> Saved:
         import orbax.checkpoint as ocp
 
-        manager = self._manager()
         try:
-            about = dict(manager.restore(number, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
-            sealed, place = dict(about["sealed"]), dict(about["place"])
-            found: dict[str, Any] = {}
-            if sealed["arrays"]:
-                items = ocp.args.Composite(state=ocp.args.StandardRestore())
-                found = dict(manager.restore(number, args=items)["state"])
-        except Exception as error:  # whatever orbax, zarr and tensorstore make of damaged files
-            why = (str(error).strip().splitlines() or [""])[0]
-            raise Damaged(f"it cannot be read ({type(error).__name__}: {why[:200]})") from None
-        found = {name: np.asarray(value) for name, value in found.items()}
-        if seal(found, place) != sealed:
-            raise Damaged("its bytes changed since it was written")
-        return Saved(found, place)
+            sealed = workdir.read_json(self._sealed(number), "it is not used")
+        except InputError as error:
+            raise Damaged(str(error)) from None
+        if digests(self._path / str(number)) != sealed["files"]:
+            raise Damaged("its files are not what was written")
+        items: dict[str, Any] = {"place": ocp.args.JsonRestore()}
+        if sealed["arrays"]:
+            items["state"] = ocp.args.StandardRestore()
+        found = self._manager().restore(number, args=ocp.args.Composite(**items))
+        arrays = dict(found["state"]) if sealed["arrays"] else {}
+        return Saved({name: np.asarray(value) for name, value in arrays.items()}, dict(found["place"]))
 
 
-def seal(found: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> dict[str, Any]:
-    """Shape, type and sha256 of each array's bytes, and the sha256 of the place's text."""
-    digests = arrays.digests(found)
-    shapes = {name: [str(one.dtype), *one.shape, digests[name]] for name, one in found.items()}
-    text = json.dumps(place, sort_keys=True)
-    return {"arrays": shapes, "place": hashlib.sha256(text.encode()).hexdigest()}
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file below the folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def flat(**trees: Any) -> dict[str, np.ndarray]:

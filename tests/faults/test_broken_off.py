@@ -1,6 +1,5 @@
 """Runs that are broken off and go on: to the last bit what an uninterrupted run leaves."""
 
-import json
 import os
 import signal
 
@@ -142,22 +141,17 @@ def test_a_second_interruption_stops_at_once(tmp_path, whole, monkeypatch, capsy
     goes_on(tmp_path, "emsedit", whole)
 
 
-def flip(path, place):
+def flip(path):
     found = bytearray(path.read_bytes())
-    found[place] ^= 0x10
+    found[len(found) // 2] ^= 0x10
     path.write_bytes(bytes(found))
-
-
-def largest(folder):
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(tmp_path, whole, monkeypatch, capsys):
     killed(tmp_path, monkeypatch, 6)
     folder = tmp_path / "stages" / "trained.checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["4", "5"]
-    path = largest(folder / "5")
-    flip(path, path.stat().st_size // 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "4.json", "5", "5.json"]
+    flip(max((folder / "5").rglob("d/*"), key=lambda path: path.stat().st_size))
     whole("emsedit")  # made before calls are counted
     batches = calls(monkeypatch, trajectory, "train_batch", 0, die)
     goes_on(tmp_path, "emsedit", whole)
@@ -167,9 +161,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(tmp_path, whol
 
 def test_checkpoints_that_are_all_damaged_begin_the_stage_anew(tmp_path, whole, monkeypatch, capsys):
     killed(tmp_path, monkeypatch, 6)
-    for number in ("4", "5"):
-        about = tmp_path / "stages" / "trained.checkpoints" / number / "about" / "metadata"
-        about.write_text(json.dumps({"place": {}, "sealed": {}}))
+    (tmp_path / "stages" / "trained.checkpoints" / "4" / "_CHECKPOINT_METADATA").unlink()
+    (tmp_path / "stages" / "trained.checkpoints" / "5.json").write_text("{")
     goes_on(tmp_path, "emsedit", whole)
     assert "checkpoint 5: " in (out := capsys.readouterr().out)
     assert "checkpoint 4: " in out
