@@ -31,6 +31,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 50  # edit batches between two saved states of a run; 0: only when it is asked to stop
 
+    config.ledger = ml_collections.ConfigDict()
+    config.ledger.keep = True  # every batch's facts and weight change, in the workdir's edits/
+    config.ledger.snapshot_every = 100  # batches between two copies of all edits, where going back begins; 0: none
+
     config.dataset = ml_collections.ConfigDict()
     config.dataset.name = "worldfacts"
     config.dataset.n_edits = 20  # facts of an edit batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -43,10 +44,11 @@ class StepAux:
     shift: Deltas | None = None  # None where it was not asked for
     sums: Sums | None = None  # of a streamed shift
     pull: Pull | None = None  # None where it was not asked for
+    factors: tuple[Factors, ...] | None = None  # of the shift, likewise
 
     def without_rows(self) -> StepAux:
         """For those who will not differentiate it."""
-        return StepAux((), self.loss, self.stats, self.norms, self.error, self.shift)
+        return dataclasses.replace(self, traces=(), sums=None, pull=None)
 
 
 def no_edit(sites: Sites) -> Deltas:
@@ -104,6 +106,7 @@ class Learnt(NamedTuple):
     error: tuple[Float[Array, " _s"], ...]
     shift: Deltas | None
     pull: Pull | None
+    factors: tuple[Factors, ...] | None
 
 
 def _learn_shift(
@@ -116,24 +119,28 @@ def _learn_shift(
     trace: Trace,
     teach: bool = False,
     shifts: bool = False,
+    factors: bool = False,
 ) -> Learnt:
-    """Statistics, shift and edits; `teach` and `shifts` as in `edit_step`."""
+    """Statistics, shift and edits; `teach`, `shifts` and `factors` as in `edit_step`."""
     stats = seen(stats, trace)
 
-    def factors(theta: Theta) -> tuple[tuple[Factors, ...], tuple[Array, ...]]:
+    def found(theta: Theta) -> tuple[tuple[Factors, ...], tuple[Array, ...]]:
         return factors_of(sites, rule, spec, theta, stats, trace)
 
     if teach:
-        shift, vjp, error = jax.vjp(factors, theta, has_aux=True)
+        shift, vjp, error = jax.vjp(found, theta, has_aux=True)
     else:
-        (shift, error), vjp = factors(theta), None
+        (shift, error), vjp = found(theta), None
     deltas, norms = added(sites, deltas, shift)
     pull = Pull(shift, vjp) if teach else None
-    return Learnt(deltas, stats, norms, error, dense(sites, shift) if shifts else None, pull)
+    whole = dense(sites, shift) if shifts else None
+    return Learnt(deltas, stats, norms, error, whole, pull, shift if factors else None)
 
 
-learn_shift = jax.jit(_learn_shift, static_argnums=(0, 1, 2, 7, 8))
-learn_shift_into = jax.jit(_learn_shift, static_argnums=(0, 1, 2, 7, 8), donate_argnums=3)  # the deltas given are gone
+learn_shift = jax.jit(_learn_shift, static_argnums=(0, 1, 2, 7, 8, 9))
+learn_shift_into = jax.jit(
+    _learn_shift, static_argnums=(0, 1, 2, 7, 8, 9), donate_argnums=3
+)  # the deltas given are gone
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
@@ -163,6 +170,7 @@ def edit_step(
     teach: bool = False,
     donate: bool = False,
     shifts: bool = True,
+    factors: bool = False,
 ) -> tuple[Deltas, Stats, StepAux]:
     """Capture on the current weights, update the normaliser, shift, add (METHODS section 5).
 
@@ -174,13 +182,15 @@ def edit_step(
       teach: the network is to be given a gradient.
       donate: nobody else needs the deltas given, which are gone afterwards.
       shifts: the shift is wanted by itself; otherwise it is only in the edits.
+      factors: likewise, in its factors.
     """
     captured = (capture(config, sites, params, deltas, *one) for one in prompts.passes())
     if prompts.rows <= max(rows_at_once, *(group.k for group in sites)):
         trace = joined(list(captured))
         learn = learn_shift_into if donate else learn_shift
-        learnt = learn(sites, rule, spec, deltas, theta, stats, trace, teach, shifts)
-        aux = StepAux((trace,), trace.loss, learnt.stats, learnt.norms, learnt.error, learnt.shift, None, learnt.pull)
+        learnt = learn(sites, rule, spec, deltas, theta, stats, trace, teach, shifts, factors)
+        seen_by = learnt.stats, learnt.norms, learnt.error
+        aux = StepAux((trace,), trace.loss, *seen_by, learnt.shift, None, learnt.pull, learnt.factors)
         return learnt.deltas, learnt.stats, aux
     waiting, loss = stream.Waiting(sites, min(rows_at_once, stream.CHUNK)), jnp.zeros(())
     for trace in captured:
@@ -189,4 +199,5 @@ def edit_step(
     traces = waiting.chunks()
     shift, error, sums = stream.shift_from(sites, rule, spec, theta, stats, traces)
     deltas, norms = (add_into if donate else add)(deltas, shift)
-    return deltas, stats, StepAux(traces, loss, stats, norms, error, shift, sums)
+    whole = tuple(Factors(None, one_skv) for one_skv in shift) if factors else None
+    return deltas, stats, StepAux(traces, loss, stats, norms, error, shift, sums, None, whole)

@@ -113,6 +113,7 @@ def step(
     teach: bool = False,
     donate: bool = False,
     shifts: bool = False,
+    factors: bool = False,
 ) -> tuple[Deltas, MetaState, StepAux]:
     """One edit step of a batch, with its own network and statistics; the rest as in `edit_step`."""
     slot = editor.slot(i)
@@ -130,6 +131,7 @@ def step(
         teach,
         donate,
         shifts,
+        factors,
     )
     all_stats = (*state.stats[:slot], stats, *state.stats[slot + 1 :])
     return deltas, MetaState(state.thetas, all_stats, state.opt_state, state.grads), aux
@@ -143,15 +145,17 @@ def edit_batch(
     prompts: Prompts,
     told: Callable[[StepAux], Any] = lambda aux: aux if aux.sums is None else aux.without_rows(),
     shifts: bool = False,
+    factors: bool = False,
 ) -> tuple[Deltas, MetaState, tuple[Any, ...]]:
     """Writes one batch of facts: all edit steps, statistics carried on; the networks stay as they are.
 
     `told` says what is to be kept of each step: the rest, as large as the edits, does not outlive it. `shifts`: each
-    step's weight change is wanted by itself.
+    step's weight change is wanted by itself; `factors`: in its factors.
     """
     kept = []
     for i in range(editor.iters):  # the caller's edits stay; those between the steps are written over
-        deltas, state, aux = step(editor, params, deltas, state, prompts, i, donate=i > 0, shifts=shifts)
+        wanted = {"shifts": shifts, "factors": factors}
+        deltas, state, aux = step(editor, params, deltas, state, prompts, i, donate=i > 0, **wanted)
         kept.append(told(aux))
         del aux
     return deltas, state, tuple(kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ from emsedit_jax.run import (
     workdir,
 )
 from emsedit_jax.run import keeper as keeping
+from emsedit_jax.run.bookkeeping import Bookkeeper
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.editing import edit
 from emsedit_jax.run.exam import Exam
@@ -125,7 +128,7 @@ def _go_through(
     examples = examine.examples(questions, before, after)
     along = {"so_far": edited.so_far, "ability": edited.ability}
     shown = [example._asdict() for example in examples]
-    more: dict[str, Any] = {"trained_on": trained_on, "along": along, "examples": shown}
+    more: dict[str, Any] = {"trained_on": trained_on, "along": along, "ledger": edited.ledger, "examples": shown}
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     workdir.write_json(folder.summary, summary | more)
     stages.finish()
@@ -188,6 +191,7 @@ class Edited(NamedTuple):
     own: Scores  # ES, GS and LS of each batch right after it was edited in
     so_far: list[dict[str, float]]  # means over all edits so far, where the curve asks for them, with their number
     ability: list[dict[str, float]]  # general ability in between, where it is asked for, likewise
+    ledger: dict[str, int]  # its batches and bytes; nothing where none is kept
 
 
 def _edited(
@@ -223,19 +227,34 @@ def _edited(
             place = keeper.found.place
             own[:], so_far[:], ability[:] = scoring.shares_from(place["own"]), place["so_far"], place["ability"]
         scored = None if run.config.eval.final_only else after_batch
-        deltas = edit(run, state, clock, log, scored, keeper, more).deltas
+        with bookkeeper(run, folder) as books:
+            deltas = edit(run, state, clock, log, scored, keeper, more, books).deltas
+            told = books.end() if books is not None else {}
         digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
-        return Edited(deltas, digests, scoring.joined(run.valid_plan, own) if own else {}, so_far, ability)
+        scores = scoring.joined(run.valid_plan, own) if own else {}
+        return Edited(deltas, digests, scores, so_far, ability, told)
 
     def back(plain: Any) -> Edited:
         deltas = edits.load(folder.edits, run.editor.sites, run.base)
         digests = arrays.digests(edits.named(run.editor.sites, deltas))
-        return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"])
+        return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"], plain["ledger"])
 
     def plain(made: Edited) -> dict[str, Any]:
-        return {"own": plain_scores(made.own), "so_far": made.so_far, "ability": made.ability}
+        return {"own": plain_scores(made.own), "so_far": made.so_far, "ability": made.ability, "ledger": made.ledger}
 
     return stages.reach("edits", make, plain, back)
+
+
+@contextlib.contextmanager
+def bookkeeper(run: Prepared, folder: Workdir) -> Iterator[Bookkeeper | None]:
+    """Who writes the run's ledger, if it is to have one."""
+    given = run.config.ledger
+    books = Bookkeeper(folder.ledger, run.base, run.editor.sites, given.snapshot_every) if given.keep else None
+    try:
+        yield books
+    finally:
+        if books is not None:
+            books.close()
 
 
 def _is_due(done: int, step: int, total: int) -> bool:

@@ -114,6 +114,8 @@ FIELDS: dict[str, Field] = {
     "num_seq": whole(1),
     "compile_cache": BOOL,
     "checkpoint.every": whole(0),
+    "ledger.keep": BOOL,
+    "ledger.snapshot_every": whole(0),
     "dataset.name": one_of(tuple(READERS)),
     "dataset.n_edits": whole(1),
     "dataset.batch_size": whole(1),

@@ -51,6 +51,10 @@ class Workdir(NamedTuple):
         return self.path / "edits.safetensors"
 
     @property
+    def ledger(self) -> Path:
+        return self.path / "edits"
+
+    @property
     def stages(self) -> Path:
         return self.path / "stages"
 
@@ -84,7 +88,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
             return
     if not workdir.config.exists():
         raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
-    differing = differences(read_json(workdir.config, elsewhere), _plain(config.to_dict()))
+    differing = differences(read_json(workdir.config, elsewhere), plain(config.to_dict()))
     if differing:
         finished = "finished " if workdir.summary.exists() else ""
         listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
@@ -181,8 +185,8 @@ def write_json(path: Path, obj: Mapping[str, Any]) -> None:
 
     Arrays become lists, not-a-number becomes null.
     """
-    plain = _plain(obj)
-    text = json.dumps(plain | {SEAL: _digest(plain)}, indent=2, ensure_ascii=False, allow_nan=False)
+    content = plain(obj)
+    text = json.dumps(content | {SEAL: _digest(content)}, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -203,13 +207,13 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def _digest(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one line to `path` and hands it to the system at once, so that a killed run keeps its steps."""
-    text = json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(row), ensure_ascii=False, allow_nan=False)
     if not _writes():
         return
     with writing(path), path.open("a", encoding="utf-8") as file:
@@ -231,12 +235,12 @@ def _umask() -> int:
     return mask
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """What JSON can hold: containers, text, numbers; of numpy and JAX arrays their values."""
     if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, (list, tuple)):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if obj is None or isinstance(obj, (str, bool, int)):
         return obj
     if isinstance(obj, float):
@@ -244,5 +248,5 @@ def _plain(obj: Any) -> Any:
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     if hasattr(obj, "__array__"):
-        return _plain(np.asarray(obj).tolist())
+        return plain(np.asarray(obj).tolist())
     raise TypeError(f"{type(obj).__name__} cannot be written as JSON")

@@ -66,7 +66,7 @@ def test_seconds_of_before_count(tmp_path, clock):
 
 def test_scores_come_back_as_they_were():
     scores = {"ES": Score(np.array([1 / 3, 0.1 + 0.2, np.nan]), ("a", "b", "c"))}
-    back = scores_from(json.loads(json.dumps(workdir._plain(plain_scores(scores)))))
+    back = scores_from(json.loads(json.dumps(workdir.plain(plain_scores(scores)))))
     np.testing.assert_array_equal(back["ES"].values, scores["ES"].values)
     assert back["ES"].items == scores["ES"].items
 

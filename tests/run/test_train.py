@@ -89,9 +89,9 @@ def test_each_batch_adds_its_shift_to_the_edits_before(ultraedit, clock):
 def test_metrics_are_read_while_the_next_batch_runs_unless_it_is_scored(ultraedit, clock, monkeypatch, scored):
     events, edit_batch = [], trajectory.edit_batch
 
-    def begun(*given):
+    def begun(*given, **more):
         events.append("begun")
-        return edit_batch(*given)
+        return edit_batch(*given, **more)
 
     def after_batch(j, deltas):
         events.append("scored")

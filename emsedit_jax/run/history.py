@@ -1,0 +1,132 @@
+"""What a ledger's records add up to: the edits at any point, without some batches, of two ledgers, or made into one."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from emsedit_jax import sharding
+from emsedit_jax.edit.factors import Factors, added
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.errors import InputError, spans
+from emsedit_jax.run import ledger as book
+from emsedit_jax.run import ledger_files as files
+from emsedit_jax.run.ledger import Ledger, Record
+from emsedit_jax.types import Deltas, Sites
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _add(sites: Sites, deltas: Deltas, step: tuple[Factors, ...]) -> Deltas:
+    return added(sites, deltas, step)[0]
+
+
+def add(sites: Sites, deltas: Deltas, steps: files.Steps) -> Deltas:
+    """The edits with a batch in them, step by step as it was written; those given are gone."""
+    for step in steps:
+        deltas = _add(sites, deltas, tuple(Factors(*sharding.put(part)) for part in step))
+    return deltas
+
+
+def deltas(found: Ledger, at: int | None = None) -> Deltas:
+    """The edits in force after so many records, all by default; to the last bit those of the run at that point.
+
+    Begins with the last snapshot of the same batches. Raises InputError where a file that is needed is damaged.
+    """
+    records = found.active(at)
+    start, now = _snapshot(found, records, len(found.records) if at is None else at)
+    for record in records[start:]:
+        now = add(found.sites, now, files.load(found, record))
+    return now
+
+
+def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, Deltas]:
+    """(how many of the batches are in it, the edits) of the last snapshot that is a beginning of these batches."""
+    numbers = [record.number for record in records]
+    for one in reversed(found.records[:at]):
+        there = [record.number for record in found.active(one.number)] if one.snapshot else None
+        if there is None or there != numbers[: len(there)]:
+            continue
+        step = files.load_snapshot(found, one)  # where it is damaged, an earlier one will do, or none
+        if step is not None:
+            specs = tuple(map(sharding.spec_of_edit, found.sites))
+            return len(there), sharding.put(tuple(y for _, y in step), specs)
+    return 0, no_edit(found.sites)
+
+
+# ---------------------------------------------------------------------------------------------- undoing, merging
+
+
+def undo(found: Ledger, numbers: Collection[int]) -> Deltas:
+    """Takes batches back, by a record of its own; gives the edits without them.
+
+    Raises InputError for numbers that are no batches in force; nothing is written where a file is damaged.
+    """
+    known = {record.number for record in found.active()}
+    odd = sorted(set(numbers) - known)
+    if odd or not numbers:
+        words = f"there is no batch {odd[0]} in force" if odd else "no batch is named"
+        raise InputError(f"{found.path}: {words}; those in force are {spans(sorted(known)) or 'none'}.")
+    planned = dataclasses.replace(found, records=[*found.records, _undoing(found, numbers)])
+    now = deltas(planned)
+    found.append(book.UNDO, undone=sorted(numbers))
+    return now
+
+
+def _undoing(found: Ledger, numbers: Collection[int]) -> Record:
+    return Record(len(found.records) + 1, book.UNDO, (), "", {}, "", 0, "", "", tuple(sorted(numbers)), "")
+
+
+def conflicts(one: Ledger, other: Ledger) -> list[str]:
+    """Facts of the same subject that two ledgers answer differently, in words; without subjects, of the same prompt."""
+    known = collections.defaultdict(list)
+    for record in one.active():
+        for row in record.rows:
+            known[_about(row)].append(row)
+    found = []
+    for record in other.active():
+        for row in record.rows:
+            there = [each for each in known[_about(row)] if each["answer"] != row["answer"]]
+            same = [each for each in there if each["prompt"] == row["prompt"]] or there
+            if same:
+                sides = ((same[0], one), (row, other))
+                words = (f"{each['prompt']!r} -> {each['answer']!r} in {side.path}" for each, side in sides)
+                found.append(f"{_about(row)}: {', '.join(words)}")
+    return found
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    return str(row["subject"] or row["prompt"])
+
+
+def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
+    """A new ledger with the batches in force of both, the first one's first, and the edits that they make together.
+
+    Raises InputError where the two are of different models or sites, or a file is damaged.
+    """
+    book.check_base(other, one.base)
+    if one.sites != other.sites:
+        raise InputError(f"{one.path} and {other.path} hold edits of different sites: they cannot be merged.")
+    made, now = book.create(to, one.base, one.sites), no_edit(one.sites)
+    for source in (one, other):
+        for record in source.active():
+            steps = files.load(source, record)
+            name = files.name_of(len(made.records) + 1)
+            digest = files.write(to / name, steps)
+            made.append(record.kind, record.rows, record.scores, name, digest)
+            now = add(made.sites, now, steps)
+    return made, now
+
+
+def compacted(found: Ledger, to: Path) -> Ledger:
+    """A new ledger with one record: all edits in force as they are, with the facts of all batches."""
+    made, now = book.create(to, found.base, found.sites), deltas(found)
+    rows = [row for record in found.active() for row in record.rows]
+    name = files.name_of(1)
+    made.append(book.DENSE, rows, {}, name, files.write_dense(to / name, tuple(map(sharding.host, now))))
+    return made

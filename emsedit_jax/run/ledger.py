@@ -1,0 +1,204 @@
+"""The ledger of a run's edits: a line a record, each with the hash of the one before, and a file of factors a batch.
+
+`edits/ledger.jsonl` says which facts were written when, what they scored and which file holds the weight change.
+Nothing in it is ever changed: undoing is a record of its own. A line that is damaged ends what can be believed; what
+stands before it is used, and what is lost is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import Identity
+from emsedit_jax.run import workdir
+from emsedit_jax.types import SiteGroup, Sites
+
+NAME, FORMAT = "ledger.jsonl", "emsedit-jax ledger 1"
+EDIT, UNDO, DENSE = "edit", "undo", "dense"
+MOST_BYTES = 2**31  # of ledger.jsonl: more is no ledger of ours
+START = "0" * 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One line: a batch of edits, the undoing of some, or many batches made into one."""
+
+    number: int  # from 1
+    kind: str
+    rows: tuple[Mapping[str, Any], ...]  # facts: id, subject, prompt, answer
+    time: str
+    scores: Mapping[str, Any]  # means, in percent
+    file: str  # "" for an undo
+    bytes: int
+    sha256: str  # of the file
+    snapshot: str  # sha256 of the file of all edits after it; "" where there is none
+    undone: tuple[int, ...]  # numbers of batches
+    hash: str
+
+    def plain(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+
+
+@dataclasses.dataclass
+class Ledger:
+    """The records that can be believed, of edits of one model at some sites."""
+
+    path: Path  # the folder
+    base: Identity
+    sites: Sites
+    records: list[Record]
+    lost: str = ""  # what cannot be believed, in words
+    good_bytes: int = 0  # length of what can
+
+    @property
+    def last(self) -> str:
+        """The hash that the next record goes on from."""
+        return self.records[-1].hash if self.records else _hash(START, self.header())
+
+    def header(self) -> dict[str, Any]:
+        return {"format": FORMAT, **self.base.about(), "sites": [group._asdict() for group in self.sites]}
+
+    def append(
+        self,
+        kind: str,
+        rows: Sequence[Mapping[str, Any]] = (),
+        scores: Mapping[str, Any] | None = None,
+        file: str = "",
+        digest: str = "",
+        snapshot: str = "",
+        undone: Sequence[int] = (),
+    ) -> Record:
+        """Adds a record and waits until the disk has it. Raises InputError where it cannot be written."""
+        size = (self.path / file).stat().st_size if file else 0
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        told = workdir.plain({"rows": list(rows), "scores": scores or {}})
+        body = {"number": len(self.records) + 1, "kind": kind, **told, "time": now, "file": file}
+        body |= {"bytes": size, "sha256": digest, "snapshot": snapshot, "undone": list(undone)}
+        record = _record({**body, "hash": _hash(self.last, body)})
+        self._write(json.dumps(record.plain(), ensure_ascii=False))
+        self.records.append(record)
+        return record
+
+    def _write(self, line: str) -> None:
+        """Adds a line behind the good ones."""
+        path = self.path / NAME
+        with workdir.writing(path), path.open("r+b" if path.exists() else "w+b") as file:
+            file.truncate(self.good_bytes)
+            file.seek(self.good_bytes)
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            self.good_bytes = file.tell()
+
+    def active(self, at: int | None = None) -> list[Record]:
+        """The batches in force after so many records, in order; all records by default."""
+        seen = self.records[:at]
+        undone = {number for record in seen for number in record.undone}
+        return [record for record in seen if record.kind != UNDO and record.number not in undone]
+
+    @property
+    def file_bytes(self) -> int:
+        """What the folder takes on the disk."""
+        return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
+
+
+def create(path: Path, base: Identity, sites: Sites) -> Ledger:
+    """An empty ledger in a folder that has none. Raises InputError where it cannot be written."""
+    with workdir.writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    made = Ledger(path, base, sites, [])
+    made._write(json.dumps(made.header(), ensure_ascii=False))
+    return made
+
+
+def read(path: Path) -> Ledger:
+    """The ledger in the folder, its chain checked record by record; no file of factors is touched.
+
+    Raises InputError where there is none, or its first line is damaged.
+    """
+    file = path / NAME
+    if not file.is_file():
+        raise InputError(f"{path} holds no ledger of edits ({NAME}); name the folder of a run with --workdir.")
+    with workdir.writing(file):
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file} is larger than any ledger ({MOST_BYTES:,} bytes).")
+        lines = file.read_bytes().split(b"\n")
+    found = _opened(path, lines[0])
+    found.good_bytes = len(lines[0]) + 1
+    for line in lines[1:-1]:
+        record = _believed(found, line)
+        if record is None:
+            break
+        found.records.append(record)
+        found.good_bytes += len(line) + 1
+    else:
+        if lines[-1]:
+            found.lost = f"{file}: the last line is cut off; the {len(found.records)} records before it are used"
+        return found
+    rest = len(lines) - 2 - len(found.records)
+    found.lost = f"{file}: record {len(found.records) + 1} is damaged; it and {rest - 1} after it are not used"
+    return found
+
+
+def check_base(found: Ledger, base: Identity) -> None:
+    """Raises InputError where the ledger's edits are of another model."""
+    if not base.is_of(found.base.about()):
+        raise InputError(f"{found.path} holds edits of {found.base}, this run has {base}.")
+
+
+def cut(found: Ledger, count: int) -> None:
+    """Forgets the records behind the first `count`, of a run that goes on from there; their files are written over."""
+    if len(found.records) > count:
+        lines = (found.path / NAME).read_bytes().split(b"\n")
+        found.good_bytes = sum(len(line) + 1 for line in lines[: count + 1])
+        del found.records[count:]
+
+
+def _opened(path: Path, line: bytes) -> Ledger:
+    try:
+        header = dict(json.loads(line))
+        groups = tuple(_group(one) for one in header["sites"])
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']!r}")
+        found = Ledger(path, Identity(str(header["model"]), str(header["weights"])), groups, [])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path / NAME} is damaged, or no ledger of this program ({error}).") from None
+    return found
+
+
+def _group(plain: Mapping[str, Any]) -> SiteGroup:
+    lists = {name: tuple(plain[name]) for name in ("layers", "modules", "names")}
+    group = SiteGroup(int(plain["k"]), int(plain["v"]), **lists, wide=str(plain["wide"]))
+    if not (group.k > 0 < group.v and len(group.layers) == len(group.modules) == len(group.names) > 0):
+        raise ValueError("sites without a size")
+    return group
+
+
+def _believed(found: Ledger, line: bytes) -> Record | None:
+    """The record, if it goes on where the last one ended; None for anything else."""
+    try:
+        plain = dict(json.loads(line))
+        record = _record(plain)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    given = plain.pop("hash")
+    sound = record.number == len(found.records) + 1 and given == _hash(found.last, plain)
+    return record if sound and "/" not in record.file and not record.file.startswith(".") else None
+
+
+def _record(plain: Mapping[str, Any]) -> Record:
+    fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
+    return Record(**fields | {"rows": tuple(plain["rows"]), "undone": tuple(plain["undone"])})
+
+
+def _hash(before: str, body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
