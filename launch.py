@@ -14,10 +14,10 @@ def main(argv: Sequence[str]) -> None:
         return
     command = cli.read(argv)
     cli.settle(command.config.get("num_seq") or 0)
-    if command.runs and command.to is not None:  # files alone; no model, no devices
-        from emsedit_jax.run import compare
+    if command.runs:  # files alone; no model, no devices
+        from emsedit_jax.run import files_alone
 
-        compare.run_compare(command.runs, command.to)
+        files_alone.run(command)
         return
 
     # only now, so that a mistake in a flag is answered at once

@@ -20,13 +20,14 @@ from emsedit_jax.data.packing import plan_shapes
 from emsedit_jax.data.parts import dealt, pack_parts
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import capture as capturing
+from emsedit_jax.edit.factors import solved_apart
 from emsedit_jax.edit.step import learn_shift
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params, abstract, is_spec, placement, undivided
 from emsedit_jax.measure.score import score_batch
 from emsedit_jax.meta import gradient, trajectory
 from emsedit_jax.meta.trajectory import Editor, Learning
-from emsedit_jax.types import Batch
+from emsedit_jax.types import Batch, Sites
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
@@ -126,6 +127,10 @@ class Plan:
         if "meta gradient" in wanted and self._learning is not None:
             given, useful = (*passed, 1.0, self._total), flops.weight_gradient(*whole, count)
             yield "meta gradient", self._compile(gradient.add_equiv, whole, given, useful)
+        if "solve" in wanted and self._editor.method.rule.ridge is not None:
+            coefficients = tuple(self._struct((len(group.layers),), "float32", P()) for group in self._editor.sites)
+            given = captured.out.keys, captured.out.grads, coefficients
+            yield "solve", self._compile(_solves, (self._editor.sites,), given, 0.0, of_model=False)
         for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
             kind = self._editor.sites, self._editor.method.rule, self._editor.structure(i)
             given = self._deltas, self._state.thetas[i], self._state.stats[i], captured.out
@@ -184,6 +189,13 @@ class Plan:
         return dataclasses.replace(
             batch, answer_at_a=np.where(used_a, batch.answer_at_a + first_a, batch.tokens_bt.size)
         )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@jax.default_matmul_precision("highest")
+def _solves(sites: Sites, x: tuple, y: tuple, lambdas: tuple) -> tuple:
+    """The ridge solves of all groups, their results where they were solved."""
+    return tuple(map(solved_apart, sites, x, y, lambdas))
 
 
 def _bytes_held(leaf: jax.ShapeDtypeStruct) -> int:

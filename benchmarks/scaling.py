@@ -2,10 +2,12 @@
 
     python -m benchmarks.scaling --config=configs/zsre_llama.py
 
-Capture and shift (network and solve) of one edit batch, compiled for 1, 2, 4 and 8 virtual CPU devices in float32, on
-meshes that favour `data`, on those that favour `model`, and on those in between. `share` is what a device has of one
-device's operations or bytes (arguments that lie over devices, results and temporaries), times their number: 1 where
-the work is divided without a rest. Nothing is run, no weights are there; sizes as in `benchmarks.plan`, whose flags
+Capture, solve, and the whole shift (network, solve, and the edits with it in them) of one edit batch, compiled for 1,
+2, 4 and 8 virtual CPU devices in float32, on meshes that favour `data`, on those that favour `model`, and on those in
+between. `share` is what a device has of one device's operations or bytes (results and temporaries), times their
+number: 1 where the work is divided without a rest. Edits lie over `model` and are whole along `data`, as each of its
+devices needs all of them for its prompts, so a shift's bytes fall with `model` alone. Nothing is run, no weights are
+there; sizes as in `benchmarks.plan`, whose flags
 `--prompt` and `--answer` are taken too. `--facts` are so many by default that every device has prompts of its own.
 """
 
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     for data, model in MESHES:
         scene = plan.scene(config, (data, model), sizes, gpu=False)
         row: dict[str, Any] = {"data": data, "model": model}
-        for name, one in scene.programs(("prefix", "capture", "shift")):
+        for name, one in scene.programs(("prefix", "capture", "solve", "shift")):
             if name == "prefix":
                 continue
             found = {"gflop": (one.flop or 0.0) / 1e9, "mb": (one.temporary_bytes + one.output_bytes) / 1e6}

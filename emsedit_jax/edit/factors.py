@@ -52,9 +52,14 @@ def _solved(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> tu
     if sharding.alone() and solve.chooses_dual(*x_snk.shape[1:]):
         found = solve.dual_rows(x_snk, y_snv, lambda_s)
         return Factors(x_snk, found.delta_skv), found.error_s
-    x_snk, y_snv = (sharding.lay(rows, None, sharding.DATA, sharding.MODEL) for rows in (x_snk, y_snv))
-    found = sharding.over_sites(functools.partial(_ridge, group), x_snk, y_snv, lambda_s)
+    found = solved_apart(group, x_snk, y_snv, lambda_s)
     return Factors(None, sharding.lay_edit(group, found.delta_skv)), found.error_s
+
+
+def solved_apart(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
+    """The ridge solves of a group, its sites over `data`: nothing of the result is gathered yet."""
+    x_snk, y_snv = (sharding.lay(rows, None, sharding.DATA, sharding.MODEL) for rows in (x_snk, y_snv))
+    return sharding.over_sites(functools.partial(_ridge, group), x_snk, y_snv, lambda_s)
 
 
 def _ridge(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from emsedit_jax import sharding
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layers import (
     ACTIVATIONS,
@@ -74,7 +75,7 @@ def block(
 
     def added(name: str, to: tuple[Array, ...], parts: tuple[Array, ...]) -> tuple[Array, ...]:
         parts = normed(name, parts) if config.post_norms else parts
-        return tuple(x + y for x, y in zip(to, parts, strict=True))
+        return tuple(_apart(x + y) for x, y in zip(to, parts, strict=True))
 
     y = normed("norm_attn", parts)
     q, k, v = _heads(config, layer, apply, y, rope, layout)
@@ -93,6 +94,11 @@ def block(
     wide = tuple(act(one) * other for one, other in zip(gate, up, strict=True)) if gate else tuple(map(act, up))
     parts = added("norm_mlp_out", parts, apply("mlp.down", wide))
     return parts, inputs, None if cache is None else KVCache(k, v)
+
+
+def _apart(x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
+    """Hidden states between maps, which are kept for the way back: each device of `model` with some of their features."""
+    return sharding.lay(x, None, sharding.MODEL) if x.ndim == 2 else x
 
 
 def _heads(

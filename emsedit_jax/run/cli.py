@@ -22,10 +22,11 @@ from ml_collections.config_flags.config_flags import FlagOrderError
 from emsedit_jax.errors import InputError, Preempted, near
 from emsedit_jax.run import allocator, settings, workdir
 
-MODES = ("train", "eval", "export", "compare")
+MODES = ("train", "eval", "export", "compare", "undo", "merge", "compact")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
-TO_A_FOLDER = ("export", "compare")  # what --to is for
-FLAGS = ("config", "workdir", "mode", "to", "cluster", "coordinator", "processes", "process")
+OF_A_LEDGER = ("undo", "merge", "compact")  # what is done with its edits, without the model
+TO_A_FOLDER = ("export", "compare", "merge", "compact")  # what --to is for
+FLAGS = ("config", "workdir", "mode", "to", "batches", "cluster", "coordinator", "processes", "process")
 BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 75, 130  # exit codes
 
 USAGE = """\
@@ -56,7 +57,10 @@ Edit a language model's facts and score the result.
 --mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
                          export: write the model with these edits to the folder --to, as Hugging Face has it;
                          compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
-                         runs/compare-<time>)
+                         runs/compare-<time>);
+                         undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
+                         merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;
+                         compact: a run's edits as one change, --workdir=RUN --to=FOLDER
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
                          --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 
@@ -71,7 +75,8 @@ class Command(NamedTuple):
     workdir: Path
     mode: str
     to: Path | None = None  # where an export or a comparison goes
-    runs: tuple[Path, ...] = ()  # to be compared; the first is also `workdir`
+    runs: tuple[Path, ...] = ()  # to be compared or merged; the first is also `workdir`
+    batches: str = ""  # to be undone
     cluster: tuple[str, int, int] | None = None  # coordinator, processes, process; None: this process alone
 
 
@@ -160,6 +165,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
     flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
     flags.DEFINE_string("to", None, "where an export or a comparison goes", flag_values=values)
+    flags.DEFINE_string("batches", "", "which edit batches to undo", flag_values=values)
     flags.DEFINE_bool("cluster", False, "this is one of several processes", flag_values=values)
     flags.DEFINE_string("coordinator", "", "the first process's HOST:PORT", flag_values=values)
     flags.DEFINE_integer("processes", 0, "how many there are", flag_values=values)
@@ -186,9 +192,11 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
     if mode == "export" and not (to and to.strip()):
         raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
     if mode not in TO_A_FOLDER and to is not None:
-        raise InputError(
-            f"--to={to} is where an export or a comparison goes; it needs --mode=export or --mode=compare."
-        )
+        raise InputError(f"--to={to} is where something new goes: it needs --mode={' or --mode='.join(TO_A_FOLDER)}.")
+    if values.batches and mode != "undo":
+        raise InputError(f"--batches={values.batches} says which edits to take back: it needs --mode=undo.")
+    if mode in OF_A_LEDGER:
+        return _revision(mode, folder or "", to, values.batches, given)
     if mode == "compare":
         return _comparison(folder or "", to, given)
     if given is not None:
@@ -229,6 +237,23 @@ def _comparison(folders: str, to: str | None, given: str | None) -> Command:
         raise InputError("--to is empty: name a folder, or leave the flag out.")
     target = Path(to) if to else _new_folder("compare")
     return Command(ml_collections.ConfigDict().lock(), paths[0], "compare", target, runs=paths)
+
+
+def _revision(mode: str, folders: str, to: str | None, batches: str, given: str | None) -> Command:
+    """What is done with ledgers of edits."""
+    paths = tuple(Path(name.strip()) for name in folders.split(",") if name.strip())
+    wanted = 2 if mode == "merge" else 1
+    if given is not None:
+        raise InputError(f"--mode={mode} takes runs as they were made: leave --config out, name them with --workdir.")
+    if len(paths) != wanted:
+        example = "FOLDER,FOLDER, two runs" if wanted == 2 else "FOLDER, the run"
+        raise InputError(f"--mode={mode} needs --workdir={example} whose edits are meant.")
+    if mode == "undo" and not batches.strip():
+        raise InputError("--mode=undo needs --batches=N,N-N, the batches to take back; 9- means from the ninth on.")
+    if mode != "undo" and not (to and to.strip()):
+        raise InputError(f"--mode={mode} needs --to=FOLDER, where the new edits are to be written.")
+    empty = ml_collections.ConfigDict().lock()
+    return Command(empty, paths[0], mode, Path(to) if to else None, runs=paths, batches=batches)
 
 
 def _new_folder(name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,10 @@ def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, D
 # ---------------------------------------------------------------------------------------------- undoing, merging
 
 
-def undo(found: Ledger, numbers: Collection[int]) -> Deltas:
-    """Takes batches back, by a record of its own; gives the edits without them.
+def undo(found: Ledger, numbers: Collection[int]) -> tuple[Deltas, Callable[[], None]]:
+    """(the edits without those batches, what writes it down): nothing is written where a file is damaged.
 
-    Raises InputError for numbers that are no batches in force; nothing is written where a file is damaged.
+    Raises InputError for numbers that are no batches in force.
     """
     known = {record.number for record in found.active()}
     odd = sorted(set(numbers) - known)
@@ -73,9 +73,11 @@ def undo(found: Ledger, numbers: Collection[int]) -> Deltas:
         words = f"there is no batch {odd[0]} in force" if odd else "no batch is named"
         raise InputError(f"{found.path}: {words}; those in force are {spans(sorted(known)) or 'none'}.")
     planned = dataclasses.replace(found, records=[*found.records, _undoing(found, numbers)])
-    now = deltas(planned)
+    return deltas(planned), lambda: _write(found, numbers)
+
+
+def _write(found: Ledger, numbers: Collection[int]) -> None:
     found.append(book.UNDO, undone=sorted(numbers))
-    return now
 
 
 def _undoing(found: Ledger, numbers: Collection[int]) -> Record:
@@ -123,10 +125,10 @@ def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
     return made, now
 
 
-def compacted(found: Ledger, to: Path) -> Ledger:
-    """A new ledger with one record: all edits in force as they are, with the facts of all batches."""
+def compacted(found: Ledger, to: Path) -> tuple[Ledger, Deltas]:
+    """A new ledger with one record, and what it holds: all edits in force, with the facts of all batches."""
     made, now = book.create(to, found.base, found.sites), deltas(found)
     rows = [row for record in found.active() for row in record.rows]
     name = files.name_of(1)
     made.append(book.DENSE, rows, {}, name, files.write_dense(to / name, tuple(map(sharding.host, now))))
-    return made
+    return made, now

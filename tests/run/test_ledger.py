@@ -77,13 +77,14 @@ def test_the_edits_at_any_point_are_those_of_a_run_that_ended_there(ran, tmp_pat
 
 def test_undoing_is_a_record_and_leaves_the_others(run):
     found = ledger.read(run / "edits")
-    now = np.asarray(history.undo(found, [2, 4])[0])
+    (now,), write = history.undo(found, [2, 4])
+    write()
     found = ledger.read(run / "edits")
     assert [record.kind for record in found.records] == ["edit"] * 4 + ["undo"]
     assert [record.number for record in found.active()] == [1, 3]
-    np.testing.assert_array_equal(whole(found), now)
+    np.testing.assert_array_equal(whole(found), np.asarray(now))
     alone = [whole(ledger.read(run / "edits"), at).astype(np.float64) for at in range(5)]
-    np.testing.assert_allclose(now, alone[1] + alone[3] - alone[2], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(now), alone[1] + alone[3] - alone[2], rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(whole(found, 4), saved(run))  # what was in force before
     with pytest.raises(InputError, match=r"no batch 2 in force; those in force are 1, 3"):
         history.undo(found, [2])
@@ -121,7 +122,7 @@ def test_a_line_cut_off_is_dropped_and_written_over(run):
     found = ledger.read(run / "edits")
     assert len(found.records) == 3
     assert "the last line is cut off; the 3 records before it are used" in found.lost
-    history.undo(found, [1])
+    history.undo(found, [1])[1]()
     again = ledger.read(run / "edits")
     assert not again.lost
     assert [record.kind for record in again.records] == ["edit"] * 3 + ["undo"]
@@ -149,7 +150,7 @@ def test_edits_of_another_model_are_refused(run):
 def test_two_ledgers_become_one_and_contradictions_are_listed(run, tmp_path):
     tiny.train(tmp_path / "other", *MORE, "--config.dataset.rows=12:", "--config.seed=1")
     one, other = ledger.read(run / "edits"), ledger.read(tmp_path / "other" / "edits")
-    history.undo(one, [2])
+    history.undo(one, [2])[1]()
     made, now = history.merged(one, other, tmp_path / "both")
     assert [len(record.rows) for record in made.records] == [4] * 7
     again = ledger.read(tmp_path / "both")
@@ -172,7 +173,7 @@ def test_two_ledgers_become_one_and_contradictions_are_listed(run, tmp_path):
 
 def test_a_history_made_into_one_record(run, tmp_path):
     found = ledger.read(run / "edits")
-    made = history.compacted(found, tmp_path / "one")
+    made, _ = history.compacted(found, tmp_path / "one")
     assert [(record.kind, len(record.rows)) for record in ledger.read(tmp_path / "one").records] == [("dense", 16)]
     np.testing.assert_array_equal(whole(made), saved(run))
 

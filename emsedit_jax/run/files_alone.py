@@ -1,0 +1,25 @@
+"""What is done with the files of runs, without their model: comparing them, and revising their ledgers of edits."""
+
+from __future__ import annotations
+
+from emsedit_jax.run.cli import Command
+
+
+def run(command: Command) -> None:
+    """Does what the mode says. Raises InputError where the files do not allow it."""
+    if command.mode == "compare":
+        from emsedit_jax.run import compare
+
+        assert command.to is not None
+        compare.run_compare(command.runs, command.to)
+        return
+    from emsedit_jax.run import revise
+
+    if command.mode == "undo":
+        revise.run_undo(command.workdir, command.batches)
+        return
+    assert command.to is not None
+    if command.mode == "merge":
+        revise.run_merge(command.runs, command.to)
+    else:
+        revise.run_compact(command.workdir, command.to)
