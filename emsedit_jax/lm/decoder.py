@@ -97,7 +97,7 @@ def block(
 
 
 def _apart(x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-    """Hidden states between maps, which are kept for the way back: each device of `model` with some of their features."""
+    """Hidden states between maps, kept for the way back: each device of `model` with some of their features."""
     return sharding.lay(x, None, sharding.MODEL) if x.ndim == 2 else x
 
 

@@ -119,14 +119,19 @@ def create(path: Path, base: Identity, sites: Sites) -> Ledger:
     return made
 
 
+def check_present(path: Path) -> None:
+    """Raises InputError where the folder holds no ledger."""
+    if not (path / NAME).is_file():
+        raise InputError(f"{path} holds no ledger of edits ({NAME}); name the folder of a run with --workdir.")
+
+
 def read(path: Path) -> Ledger:
     """The ledger in the folder, its chain checked record by record; no file of factors is touched.
 
     Raises InputError where there is none, or its first line is damaged.
     """
+    check_present(path)
     file = path / NAME
-    if not file.is_file():
-        raise InputError(f"{path} holds no ledger of edits ({NAME}); name the folder of a run with --workdir.")
     with workdir.writing(file):
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file} is larger than any ledger ({MOST_BYTES:,} bytes).")

@@ -23,6 +23,7 @@ def run_undo(path: Path, wanted: str) -> None:
     Raises InputError for batches that are not in force, and where a file is damaged or cannot be written.
     """
     folder = Workdir(path)
+    ledger.check_present(folder.ledger)  # before a lock is put there
     with lock.held(path):
         found = _read(folder)
         numbers = numbered(wanted, [record.number for record in found.active()])

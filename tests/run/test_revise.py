@@ -1,0 +1,165 @@
+"""Taking edits back, merging runs and making one change of many, by the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.run import arrays, cli, history, ledger, revise, workdir
+from tests.run import tiny
+
+MORE = ("--config.num_seq=4",)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A run of four batches of four facts."""
+    path = tmp_path_factory.mktemp("revised") / "run"
+    tiny.train(path, *MORE, editor="ultraedit")
+    return path
+
+
+@pytest.fixture
+def run(ran, tmp_path):
+    """A copy to be changed."""
+    return shutil.copytree(ran, tmp_path / "run")
+
+
+def saved(path):
+    return arrays.read(path / "edits.safetensors", "edits", "")[1]
+
+
+def by_ledger(path):
+    (delta_skv,) = history.deltas(ledger.read(path / "edits"))
+    return dict(zip(tiny.SITES, np.asarray(delta_skv), strict=True))
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_batches_are_taken_back_and_the_rest_is_scored_again(run, capsys):
+    before = saved(run)
+    assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=2,4") == 0
+    said = capsys.readouterr().out
+    assert said.count("undone") == 8
+    assert "8 facts in batches 1, 3; --mode=eval scores them" in said
+    assert not any(np.array_equal(before[name], found) for name, found in saved(run).items())
+    same(saved(run), by_ledger(run))
+    assert tiny.call("--mode=eval", f"--workdir={run}") == 0
+    assert workdir.read_json(run / "eval.json", "")["digests"] == arrays.digests(saved(run))
+
+
+def test_going_back_to_a_point_gives_the_edits_of_that_point(run, tmp_path):
+    tiny.train(tmp_path / "short", "--config.num_seq=2", editor="ultraedit")
+    assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=3-") == 0
+    same(saved(run), saved(tmp_path / "short"))
+
+
+def test_two_runs_become_one_that_can_be_scored_and_exported(run, tmp_path, capsys):
+    tiny.train(tmp_path / "other", *MORE, "--config.dataset.rows=12:", editor="ultraedit")
+    both = tmp_path / "both"
+    capsys.readouterr()
+    assert tiny.call("--mode=merge", f"--workdir={run},{tmp_path / 'other'}", f"--to={both}") == 0
+    said = capsys.readouterr().out
+    assert "32 facts in 8 batches" in said
+    same(saved(both), by_ledger(both))
+    one, other = saved(run), saved(tmp_path / "other")
+    for name, found in saved(both).items():
+        np.testing.assert_allclose(found, one[name].astype(np.float64) + other[name], rtol=1e-4, atol=1e-6)
+    assert tiny.call("--mode=eval", f"--workdir={both}") == 0
+    assert tiny.call("--mode=export", f"--workdir={both}", f"--to={tmp_path / 'model'}") == 0
+
+
+def test_what_two_runs_answer_differently_is_told(run, tmp_path, capsys):
+    rows = tiny.read(tiny.DATA / "zsre_eval.json")[:8]
+    rows[3]["ans"] = "Something else"
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    given = f"--config.dataset.valid_path={tmp_path / 'rows.json'}"
+    tiny.train(tmp_path / "other", given, editor="ultraedit")
+    capsys.readouterr()
+    to = tmp_path / "both"
+    assert tiny.call("--mode=merge", f"--workdir={run},{tmp_path / 'other'}", f"--to={to}") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"conflict {rows[3]['subject']}: {rows[3]['src']!r} -> " in said
+    assert "'Something else' in" in said
+
+
+def test_many_batches_become_one_change(run, tmp_path, capsys):
+    assert tiny.call("--mode=compact", f"--workdir={run}", f"--to={tmp_path / 'one'}") == 0
+    assert "16 facts in 1 batches" in capsys.readouterr().out
+    same(saved(tmp_path / "one"), saved(run))
+    same(by_ledger(tmp_path / "one"), saved(run))
+
+
+def test_a_damaged_file_leaves_everything_as_it_was(run, capsys):
+    path = run / "edits" / "000001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = tiny.files(run)
+    assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=4") == cli.BAD_INPUT
+    assert "batch 1 is lost" in capsys.readouterr().err
+    assert tiny.files(run) == before
+    assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=1") == 0
+    same(saved(run), by_ledger(run))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "found"),
+    [
+        ("3", [1, 2, 3], [3]),
+        ("1,3", [1, 2, 3], [1, 3]),
+        (" 2-3 , 1", [1, 2, 3], [1, 2, 3]),
+        ("2-", [1, 2, 5], [2, 5]),
+        ("2-4", [1, 2, 5], [2]),
+    ],
+)
+def test_numbers_of_batches(wanted, known, found):
+    assert revise.numbered(wanted, known) == found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("4", "4 names no batch in force; those are 1-3"),
+        ("3-2", "3-2 names no batch"),
+        ("two", "'two' is no number of a batch"),
+        ("1;2", "'1;2' is no number"),
+        (",", "names no batch"),
+        ("9" * 20, "is no number"),
+    ],
+)
+def test_numbers_that_name_nothing(wanted, said):
+    with pytest.raises(InputError, match=said):
+        revise.numbered(wanted, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--mode=undo", "--workdir=x"], "--mode=undo needs --batches=N"),
+        (["--mode=undo", "--batches=1"], "--mode=undo needs --workdir=FOLDER, the run"),
+        (["--mode=undo", "--workdir=nowhere", "--batches=1"], "holds no ledger"),
+        (["--mode=merge", "--workdir=x", "--to=y"], "--mode=merge needs --workdir=FOLDER,FOLDER, two runs"),
+        (["--mode=merge", "--workdir=x,y"], "--mode=merge needs --to=FOLDER"),
+        (["--mode=compact", "--workdir=x"], "--mode=compact needs --to=FOLDER"),
+        (["--mode=compact", "--workdir=x", "--to=y", "--batches=1"], "--batches=1 says which edits to take back"),
+        (["--mode=eval", "--workdir=x", "--to=y"], "needs --mode=export or --mode=compare or"),
+        (["--mode=undo", "--workdir=x", "--batches=1", "--config=configs/quickstart.py"], "leave --config out"),
+    ],
+)
+def test_mistakes_are_told(flags, said, capsys):
+    before = sorted(path.name for path in tiny.ROOT.iterdir())
+    assert tiny.call(*flags) == cli.BAD_INPUT
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tiny.ROOT.iterdir()) == before
+
+
+def test_a_folder_that_is_taken_is_left_alone(run, capsys):
+    before = tiny.files(run)
+    assert tiny.call("--mode=compact", f"--workdir={run}", f"--to={run}") == cli.BAD_INPUT
+    assert "is there already" in capsys.readouterr().err
+    assert tiny.files(run) == before
