@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from emsedit_jax.run import cli
+from emsedit_jax.run import cli, usage
 
 
 def main(argv: Sequence[str]) -> None:
     if cli.asks_for_help(argv):
-        print(cli.USAGE)
+        print(usage.USAGE)
         return
     command = cli.read(argv)
     cli.settle(command.config.get("num_seq") or 0)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     if command.cluster is not None:
         cluster.join(cluster.Cluster(*command.cluster))
     print(f"devices  {resources.devices_line()}", flush=True)
-    program.run(command.config, command.workdir, command.mode, command.to)
+    program.run(command.config, command.workdir, command.mode, command.to, command.form)
 
 
 if __name__ == "__main__":

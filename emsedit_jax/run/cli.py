@@ -25,47 +25,10 @@ from emsedit_jax.run import allocator, settings, workdir
 MODES = ("train", "eval", "export", "compare", "undo", "merge", "compact")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
 OF_A_LEDGER = ("undo", "merge", "compact")  # what is done with its edits, without the model
+FORMS = ("model", "deltas", "lora")  # of an export
 TO_A_FOLDER = ("export", "compare", "merge", "compact")  # what --to is for
-FLAGS = ("config", "workdir", "mode", "to", "batches", "cluster", "coordinator", "processes", "process")
+FLAGS = ("config", "workdir", "mode", "to", "as", "batches", "cluster", "coordinator", "processes", "process")
 BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 75, 130  # exit codes
-
-USAGE = """\
-Edit a language model's facts and score the result.
-
-  python launch.py --config=configs/quickstart.py
-  python launch.py --config=configs/zsre_llama.py:editor=ultraedit --config.num_seq=400 --config.dataset.n_edits=20
-  python launch.py --mode=eval --workdir=runs/quickstart-...
-  python launch.py --mode=compare --workdir=runs/one-...,runs/another-...
-
---config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=rledit or editor=rledit,iters=2;
-                         the editors are emsedit, rledit, malmen, mend, ultraedit
---config.FIELD=VALUE     overrides a field, after --config; configs/common.py and emsedit_jax/run/settings.py
-                         list them all. For instance
-                           --config.num_seq=20             edit batches, one after the other; 1: batch mode
-                           --config.dataset.n_edits=10     facts of a batch
-                           --config.dataset.train_path=F --config.dataset.valid_path=F
-                           --config.dataset.train_rows=0:4096 --config.dataset.rows=4096:8192   rows of these files
-                           --config.model.name_or_path=D   a local Hugging Face directory, or smollm2-135m
-                           --config.editor.lr=1e-3         --config.editor.iters=2     --config.seed=1
-                           --config.editor.n_epochs=2      --config.editor.max_steps=-1 (malmen, mend; batch mode)
-                           --config.editor.full_curve      scores all edits so far after every batch
-                           --config.editor.load=FOLDER     that run's trained networks, in place of training
-                           --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
-                           --config.train.update_every=batch --config.train.schedule=cosine
-                           --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
---workdir=FOLDER         where results go (default: runs/<config>-<time>)
---mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
-                         export: write the model with these edits to the folder --to, as Hugging Face has it;
-                         compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
-                         runs/compare-<time>);
-                         undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
-                         merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;
-                         compact: a run's edits as one change, --workdir=RUN --to=FOLDER
---cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
-                         --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
-
-Exit codes: 0 done, 2 bad input, 75 stopped with its state saved (the same command with its --workdir goes on), 130
-interrupted."""
 
 
 class Command(NamedTuple):
@@ -77,6 +40,7 @@ class Command(NamedTuple):
     to: Path | None = None  # where an export or a comparison goes
     runs: tuple[Path, ...] = ()  # to be compared or merged; the first is also `workdir`
     batches: str = ""  # to be undone
+    form: str = FORMS[0]  # of an export
     cluster: tuple[str, int, int] | None = None  # coordinator, processes, process; None: this process alone
 
 
@@ -165,6 +129,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
     flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
     flags.DEFINE_string("to", None, "where an export or a comparison goes", flag_values=values)
+    flags.DEFINE_string("as", FORMS[0], "the form of an export", flag_values=values)
     flags.DEFINE_string("batches", "", "which edit batches to undo", flag_values=values)
     flags.DEFINE_bool("cluster", False, "this is one of several processes", flag_values=values)
     flags.DEFINE_string("coordinator", "", "the first process's HOST:PORT", flag_values=values)
@@ -189,6 +154,11 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
     if mode in OF_A_RUN and folder is None:
         raise InputError(f"--mode={mode} needs --workdir=FOLDER, the folder of a run that has saved edits.")
     to: str | None = values.to
+    form = str(values["as"].value)
+    if form not in FORMS:
+        raise InputError(f"--as={form}: must be one of {', '.join(FORMS)}.{near(form, FORMS)}")
+    if form != FORMS[0] and mode != "export":
+        raise InputError(f"--as={form} is the form of an export: it needs --mode=export.")
     if mode == "export" and not (to and to.strip()):
         raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
     if mode not in TO_A_FOLDER and to is not None:
@@ -208,7 +178,7 @@ def _command(values: flags.FlagValues, given: str | None) -> Command:
     else:
         raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
     settings.check(config)
-    return Command(config, path, mode, Path(to) if to else None, cluster=_cluster(values, mode))
+    return Command(config, path, mode, Path(to) if to else None, cluster=_cluster(values, mode), form=form)
 
 
 def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None:

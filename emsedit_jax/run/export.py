@@ -1,22 +1,30 @@
-"""A run's edited model as a Hugging Face directory."""
+"""A run's edits in forms that others load: the edited model, the changes alone, or a LoRA adapter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 
+from emsedit_jax import sharding
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm import export, model
-from emsedit_jax.lm.identity import identify
-from emsedit_jax.run import edits
+from emsedit_jax.lm import adapter, export, model
+from emsedit_jax.lm.adapter import LowRank
+from emsedit_jax.lm.identity import Identity, identify
+from emsedit_jax.lm.model import LM
+from emsedit_jax.run import edits, ledger, ledger_files
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
+from emsedit_jax.types import Deltas, Sites
+
+CLOSE = 1e-4  # relative difference between the saved edits and what the ledger's factors multiply to
 
 
-def run_export(config: ml_collections.ConfigDict, path: Path, target: Path) -> None:
-    """Writes the model with the edits saved in the workdir `path` to the folder `target`.
+def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form: str) -> None:
+    """Writes the edits saved in the workdir `path` to the folder `target`, in one of `FORMS`.
 
     Raises InputError where there are no edits, they belong to another model, or `target` cannot be written.
     """
@@ -31,10 +39,70 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path) -> N
         progress=lambda words: say("model", words),
     )
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
-    deltas = edits.load(folder.edits, sites, identify(config.model.name_or_path, lm.params))
+    base = identify(config.model.name_or_path, lm.params)
+    deltas = edits.load(folder.edits, sites, base)
     say("edits", str(folder.edits))
+    FORMS[form](folder, target, lm, sites, deltas, base)
+
+
+def _whole(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
     export.export(lm.folder, target, lm.config, sites, deltas)
-    say(
-        "model",
-        f"{target}: a Hugging Face folder (transformers: AutoModelForCausalLM.from_pretrained({str(target)!r}))",
+    load = f"AutoModelForCausalLM.from_pretrained({str(target)!r})"
+    say("model", f"{target}: a Hugging Face folder (transformers: {load})")
+
+
+def _delta(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
+    path = adapter.write_deltas(target, lm.config, sites, deltas, base.about())
+    say("deltas", f"{path}: {path.stat().st_size / 1e6:,.1f} MB, to be added to the model's weights of the same names")
+
+
+def _lora(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
+    dense = {
+        name: sharding.host(delta_skv)[s]
+        for group, delta_skv in zip(sites, deltas, strict=True)
+        for s, name in enumerate(group.names)
+    }
+    known = _from_ledger(folder, sites)
+    changes = {name: _closest(known.get(name), delta_kv) for name, delta_kv in dense.items()}
+    path = adapter.write_lora(target, lm.config, changes, str(lm.folder))
+    ranks = [len(one.a_rk) for one in changes.values()]
+    size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
+    words = (
+        f"ranks of {min(ranks)} to {max(ranks)}, {size:,.1f} MB (peft: PeftModel.from_pretrained(model, {str(path)!r}))"
     )
+    say("adapter", f"{path}: {words}")
+
+
+def _closest(known: LowRank | None, delta_kv: np.ndarray) -> LowRank:
+    """The ledger's factors, where they are few and make up this change; else the change taken apart."""
+    if known is not None and len(known.a_rk) < min(delta_kv.shape):
+        left = np.linalg.norm(known.a_rk.T @ known.b_rv - delta_kv)
+        if left <= CLOSE * np.linalg.norm(delta_kv):
+            return known
+    return adapter.low_rank(delta_kv)
+
+
+def _from_ledger(folder: Workdir, sites: Sites) -> dict[str, LowRank]:
+    """Site name -> the factors of all batches in force; nothing where there is no such ledger, or they are whole."""
+    try:
+        found = ledger.read(folder.ledger)
+        batches = [ledger_files.load(found, record) for record in found.active()]
+    except InputError:
+        return {}
+    steps = [step for batch in batches for step in batch]
+    if not steps or found.sites != sites or any(x is None for step in steps for x, _ in step):
+        return {}
+    joined = {}
+    for g, group in enumerate(sites):
+        for s, name in enumerate(group.names):
+            a_rk, b_rv = (np.concatenate([np.asarray(step[g][side])[s] for step in steps]) for side in (0, 1))
+            used_r = np.any(a_rk != 0, axis=1) & np.any(b_rv != 0, axis=1)
+            joined[name] = LowRank(a_rk[used_r], b_rv[used_r])
+    return joined
+
+
+FORMS: dict[str, Callable[[Workdir, Path, LM, Sites, Deltas, Identity], None]] = {
+    "model": _whole,
+    "deltas": _delta,
+    "lora": _lora,
+}

@@ -1,11 +1,17 @@
 """A finished run's edited model as a folder, from the command line."""
 
+import json
+import shutil
+
 import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import edits
+from emsedit_jax.run import arrays, edits
 from tests.run import tiny
 from tests.run.test_bad_input import refused
 
@@ -36,3 +42,75 @@ def test_what_an_export_needs(finished, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     refused(capsys, "holds no run", "--mode=export", f"--workdir={tmp_path / 'empty'}", f"--to={tmp_path / 'edited'}")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "full"]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A run of more rows than a key is wide in all, and one of fewer."""
+    folder = tmp_path_factory.mktemp("exported")
+    tiny.train(folder / "few", "--config.dataset.n_edits=1", editor="ultraedit")
+    tiny.train(folder / "many", "--config.num_seq=8", editor="ultraedit")
+    return folder
+
+
+def test_the_changes_alone_are_named_as_the_weights_are(finished, tmp_path, capsys):
+    target = tmp_path / "changes"
+    assert tiny.call("--mode=export", f"--workdir={finished}", f"--to={target}", "--as=deltas") == 0
+    assert "to be added to the model's weights" in capsys.readouterr().out
+    assert [path.name for path in target.iterdir()] == ["deltas.safetensors"]
+    with safe_open(target / "deltas.safetensors", framework="numpy") as file:
+        changes = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        about = json.loads(file.metadata()["emsedit_jax"])
+    saved = arrays.read(finished / "edits.safetensors", "edits", "")[1]
+    assert set(changes) == {f"{name}.weight" for name in saved}
+    for name, delta_kv in saved.items():
+        np.testing.assert_array_equal(changes[f"{name}.weight"], delta_kv.T)
+    assert about["weights"] == identify("", load_lm(str(tiny.MODEL)).params).weights
+
+
+@pytest.mark.parametrize(("which", "few"), [("few", True), ("many", False)])
+def test_an_adapter_multiplies_to_the_edits(many, tmp_path, which, few):
+    target = tmp_path / "adapter"
+    assert tiny.call("--mode=export", f"--workdir={many / which}", f"--to={target}", "--as=lora") == 0
+    about, tensors = tiny.read(target / "adapter_config.json"), load_file(target / "adapter_model.safetensors")
+    saved = arrays.read(many / which / "edits.safetensors", "edits", "")[1]
+    assert about["target_modules"] == sorted(saved)
+    for name, delta_kv in saved.items():
+        a_rk, b_vr = (tensors[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
+        assert about["rank_pattern"][name] == about["alpha_pattern"][name] == len(a_rk) <= about["r"]
+        assert (len(a_rk) < min(delta_kv.shape)) == few
+        np.testing.assert_allclose((b_vr @ a_rk).T, delta_kv, atol=1e-5 * np.abs(delta_kv).max())
+
+
+def test_an_adapter_after_an_undo_is_of_what_is_left(many, tmp_path):
+    run = shutil.copytree(many / "few", tmp_path / "run")
+    assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=1") == 0
+    assert tiny.call("--mode=export", f"--workdir={run}", f"--to={tmp_path / 'adapter'}", "--as=lora") == 0
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    for name, delta_kv in arrays.read(run / "edits.safetensors", "edits", "")[1].items():
+        a_rk, b_vr = (tensors[f"base_model.model.{name}.lora_{one}.weight"] for one in "AB")
+        np.testing.assert_allclose((b_vr @ a_rk).T, delta_kv, atol=1e-5 * np.abs(delta_kv).max())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's, about transformers
+@pytest.mark.parametrize("which", ["few", "many"])
+def test_peft_loads_the_adapter_to_the_same_logits(many, tmp_path, which):
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    for form in ("lora", "model"):
+        assert tiny.call("--mode=export", f"--workdir={many / which}", f"--to={tmp_path / form}", f"--as={form}") == 0
+    plain = AutoModelForCausalLM.from_pretrained(tiny.MODEL, dtype=torch.float32)
+    tokens = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        before = plain(tokens).logits
+        adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "lora")(tokens).logits
+        edited = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)(tokens).logits
+    assert float((edited - before).abs().max()) > 1e-2
+    np.testing.assert_allclose(adapted.numpy(), edited.numpy(), atol=1e-4 * float(edited.abs().max()))
+
+
+def test_a_form_that_is_not_known(finished, tmp_path, capsys):
+    of_run = ("--mode=export", f"--workdir={finished}", f"--to={tmp_path / 'y'}")
+    refused(capsys, "--as=loar: must be one of model, deltas, lora. Did you mean 'lora'?", *of_run, "--as=loar")
+    refused(capsys, "--as=lora is the form of an export", *tiny.flags("--as=lora", f"--workdir={tmp_path / 'x'}"))
