@@ -75,7 +75,8 @@ def block(
 
     def added(name: str, to: tuple[Array, ...], parts: tuple[Array, ...]) -> tuple[Array, ...]:
         parts = normed(name, parts) if config.post_norms else parts
-        return tuple(_apart(x + y) for x, y in zip(to, parts, strict=True))
+        *fixed, last = (x + y for x, y in zip(to, parts, strict=True))
+        return (*fixed, _divided(last) if fixed else last)
 
     y = normed("norm_attn", parts)
     q, k, v = _heads(config, layer, apply, y, rope, layout)
@@ -96,9 +97,9 @@ def block(
     return parts, inputs, None if cache is None else KVCache(k, v)
 
 
-def _apart(x: Float[Array, "*rows d"]) -> Float[Array, "*rows d"]:
-    """Hidden states between maps, kept for the way back: each device of `model` with some of their features."""
-    return sharding.lay(x, None, sharding.MODEL) if x.ndim == 2 else x
+def _divided(x: Float[Array, "m d"]) -> Float[Array, "m d"]:
+    """Hidden states that are kept for a capture's way back: each device of `model` has some of their features."""
+    return sharding.lay(x, None, sharding.MODEL)
 
 
 def _heads(

@@ -61,10 +61,11 @@ class Ledger:
     @property
     def last(self) -> str:
         """The hash that the next record goes on from."""
-        return self.records[-1].hash if self.records else _hash(START, self.header())
+        return self.records[-1].hash if self.records else self.header()["hash"]
 
     def header(self) -> dict[str, Any]:
-        return {"format": FORMAT, **self.base.about(), "sites": [group._asdict() for group in self.sites]}
+        body = {"format": FORMAT, **self.base.about(), "sites": [group._asdict() for group in self.sites]}
+        return {**body, "hash": _hash(START, body)}
 
     def append(
         self,
@@ -174,6 +175,8 @@ def _opened(path: Path, line: bytes) -> Ledger:
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']!r}")
         found = Ledger(path, Identity(str(header["model"]), str(header["weights"])), groups, [])
+        if header != json.loads(json.dumps(found.header())):
+            raise ValueError("its first line is not what was written")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path / NAME} is damaged, or no ledger of this program ({error}).") from None
     return found
