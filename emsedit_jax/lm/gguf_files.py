@@ -17,7 +17,7 @@ from gguf.quants import dequantize
 from jaxtyping import Float
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm import gguf_tables, gguf_tokenizer
+from emsedit_jax.lm import gguf_bounds, gguf_tables, gguf_tokenizer
 from emsedit_jax.lm.gguf_tables import UNTIED_HEAD, Architecture
 
 
@@ -30,10 +30,16 @@ def convert(gguf: Path, folder: Path) -> None:
         InputError: not a GGUF file, or one of a model or tokenizer that is not understood.
         OSError: the disk refused a write.
     """
+    gguf_bounds.check(gguf)
     try:
-        reader = GGUFReader(gguf)
-    except (ValueError, IndexError) as error:
+        _convert(GGUFReader(gguf), folder)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # whatever the libraries make of a file that is none
         raise InputError(f"{gguf} cannot be read as a GGUF file: {error}") from error
+
+
+def _convert(reader: GGUFReader, folder: Path) -> None:
     fields = {name: field.contents() for name, field in reader.fields.items()}
     config = gguf_tables.hf_config(fields, tied=UNTIED_HEAD[0] not in {tensor.name for tensor in reader.tensors})
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -64,10 +65,10 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
             files = {name: folder / pathlib.PurePath(file).name for name, file in shards.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} cannot be read: {error!r}.") from None
-        strays = [file for file in shards.values() if pathlib.PurePath(file).name != file]
+        strays = [file for file in shards.values() if pathlib.PurePath(file).name != file or file in ("", "..")]
         if strays:
             raise InputError(f"{index}: {strays[0]!r} is not a plain file name inside the folder.")
-        missing = sorted({file.name for file in files.values() if not file.exists()})
+        missing = sorted({file.name for file in files.values() if not os.path.isfile(file)})  # (of any name)
         if missing:
             raise InputError(
                 f"{folder}: {', '.join(missing[:3])} named by {index.name} is missing; copy the folder again."

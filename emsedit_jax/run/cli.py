@@ -90,6 +90,8 @@ def read(argv: Sequence[str]) -> Command:
         if given is not None:
             _check_overrides(argv, load_config(given))
         values = _parse(argv)
+    except RecursionError:  # absl looks for names that are near, letter by letter
+        raise InputError("a flag's name has thousands of letters; flags look like --name=value, see --help.") from None
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:  # absl lets all through
         raise InputError(_explain(error)) from error
     return _command(values, given)

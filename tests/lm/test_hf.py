@@ -260,7 +260,9 @@ def test_a_shard_that_lacks_what_the_index_promises(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("stray", ["../secret.safetensors", "/etc/secret.safetensors", "sub/model.safetensors"])
+@pytest.mark.parametrize(
+    "stray", ["../secret.safetensors", "/etc/secret.safetensors", "sub/model.safetensors", "..", ""]
+)
 def test_an_index_cannot_point_outside_the_folder(tmp_path, stray):
     write(tmp_path, tensors(), shards=2)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {GATE: stray}}))
