@@ -64,7 +64,6 @@ def test_a_clock_that_runs_backwards_changes_nothing(tmp_path, whole, monkeypatc
     clock = itertools.count(2_000_000_000, -3600)
     expected = whole("emsedit")
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    monkeypatch.setattr(time, "strftime", lambda form, *_: form)
     tiny.train(tmp_path / "run", *EDITORS["emsedit"])
     assert left(tmp_path / "run") == expected
 
