@@ -95,7 +95,7 @@ class Checkpoints:
             alone = jax.process_index()  # this process waits for no other
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=KEPT,
-                create=sharding.is_first(),
+                create=False,
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=sharding.is_first(),
                 multiprocessing_options=ocp.options.MultiprocessingOptions(

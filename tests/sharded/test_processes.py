@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from emsedit_jax.run import cluster, edits
+from emsedit_jax.run import cli, cluster, edits
 from tests.parity import golden, test_end_to_end
 from tests.parity.compare import STAGE, assert_close
 from tests.run import tiny
@@ -98,6 +98,46 @@ def test_a_lost_process_stops_the_other(tmp_path):
         code = survivor.wait(4 * cluster.LOST_AFTER_S)
         assert time.monotonic() - begun < 60
     assert code != 0
+
+
+MANY_BATCHES = ("--config.num_seq=4", "--config.checkpoint.every=1")
+
+
+def when(path: Path, running: list[subprocess.Popen], folder: Path) -> None:
+    """Waits until something is there that a run writes."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(path.parent.glob(path.name)):
+        assert running[0].poll() is None, (folder / "log0").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_a_run_of_two_processes_goes_on_as_one(tmp_path):
+    alone = tiny.train(tmp_path / "alone", *MANY_BATCHES)
+    with started(launches(tmp_path / "two", *MANY_BATCHES), tmp_path) as running:
+        when(tmp_path / "two" / "stages" / "trained.checkpoints" / "*.json", running, tmp_path)
+    one = [sys.executable, "launch.py", *tiny.flags(f"--workdir={tmp_path / 'two'}", *MANY_BATCHES)]
+    (said,) = finished([one], tmp_path)
+    assert "resumed" in said
+    found = tiny.read(tmp_path / "two" / "summary.json")
+    assert found["scores"] == alone["scores"]
+    assert found["processes"] == 1
+
+
+@pytest.mark.long
+def test_two_processes_are_asked_to_stop_and_go_on(tmp_path):
+    alone = tiny.train(tmp_path / "alone", *MANY_BATCHES, "--config.editor.n_epochs=20")
+    commands = launches(tmp_path / "two", *MANY_BATCHES, "--config.editor.n_epochs=20")
+    with started(commands, tmp_path) as running:
+        when(tmp_path / "two" / "metrics.jsonl", running, tmp_path)
+        for one in running:
+            one.send_signal(signal.SIGTERM)
+        codes = [one.wait(DEADLINE_S) for one in running]
+    assert codes == [cli.PREEMPTED] * 2, (tmp_path / "log0").read_text()
+    first, _ = finished(launches(tmp_path / "two", *MANY_BATCHES, "--config.editor.n_epochs=20"), tmp_path)
+    assert "resumed" in first
+    assert tiny.read(tmp_path / "two" / "summary.json")["scores"] == alone["scores"]
 
 
 @pytest.mark.long
