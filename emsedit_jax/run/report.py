@@ -93,6 +93,8 @@ def cost_line(summary: Mapping[str, Any]) -> str:
     parts.append(f"peak memory {summary['peak_rss_mb'] / 1024:.2f} GB")
     if summary.get("peak_device_mb"):
         parts.append(f"on the device {summary['peak_device_mb'] / 1024:.2f} GB")
+    if summary.get("ledger"):
+        parts.append(f"ledger {summary['ledger']['bytes'] / 1e6:,.1f} MB")
     known = {name: seconds[name] for name in ("train", "edit", "score", "compile") if seconds.get(name)}
     rest = {"rest": seconds["total"] - sum(known.values())} if known else {}
     spent = [f"{name} {value:.1f} s" for name, value in (known | rest).items()]
