@@ -75,7 +75,7 @@ def test_what_a_person_sees(tmp_path, capsys):
     assert lines[7].startswith("  before")
     assert lines[8].startswith("  after")
     assert "s per edit · peak memory" in said.out
-    assert re.search(r" · ledger \d\.\d MB · total", said.out)
+    assert re.search(r" · ledger \d\.\d MB · total", " ".join(said.out.split()))
     assert str(tmp_path / "run") in lines[-1]
     for work in ("scoring unedited 8/8 facts", "training 8/8", "editing 8/8", "scoring after editing 8/8 facts"):
         assert work in said.err
