@@ -126,7 +126,8 @@ def _go_through(
     shown = [example._asdict() for example in examples]
     more: dict[str, Any] = {"trained_on": trained_on, "along": along, "ledger": edited.ledger, "examples": shown}
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
-    workdir.write_json(folder.summary, summary | more)
+    summary |= more
+    workdir.write_json(folder.summary, summary)
     stages.finish()
     _show(summary, examples, folder)
 
