@@ -22,9 +22,9 @@ from ml_collections.config_flags.config_flags import FlagOrderError
 from emsedit_jax.errors import InputError, Preempted, near
 from emsedit_jax.run import allocator, settings, workdir
 
-MODES = ("train", "eval", "export", "compare", "undo", "merge", "compact")
+MODES = ("train", "eval", "export", "compare", "undo", "replay", "merge", "compact")
 OF_A_RUN = ("eval", "export")  # what is done with a run that is there
-OF_A_LEDGER = ("undo", "merge", "compact")  # what is done with its edits, without the model
+OF_A_LEDGER = ("undo", "replay", "merge", "compact")  # what is done with its edits, without the model
 FORMS = ("model", "deltas", "lora")  # of an export
 TO_A_FOLDER = ("export", "compare", "merge", "compact")  # what --to is for
 FLAGS = ("config", "workdir", "mode", "to", "as", "batches", "cluster", "coordinator", "processes", "process")
@@ -222,7 +222,7 @@ def _revision(mode: str, folders: str, to: str | None, batches: str, given: str 
         raise InputError(f"--mode={mode} needs --workdir={example} whose edits are meant.")
     if mode == "undo" and not batches.strip():
         raise InputError("--mode=undo needs --batches=N,N-N, the batches to take back; 9- means from the ninth on.")
-    if mode != "undo" and not (to and to.strip()):
+    if mode in TO_A_FOLDER and not (to and to.strip()):
         raise InputError(f"--mode={mode} needs --to=FOLDER, where the new edits are to be written.")
     empty = ml_collections.ConfigDict().lock()
     return Command(empty, paths[0], mode, Path(to) if to else None, runs=paths, batches=batches)

@@ -18,6 +18,9 @@ def run(command: Command) -> None:
     if command.mode == "undo":
         revise.run_undo(command.workdir, command.batches)
         return
+    if command.mode == "replay":
+        revise.run_replay(command.workdir)
+        return
     assert command.to is not None
     if command.mode == "merge":
         revise.run_merge(command.runs, command.to)

@@ -37,6 +37,19 @@ def run_undo(path: Path, wanted: str) -> None:
     say("edits", f"{folder.edits}: {left} facts in batches {_in_force(found)}; --mode=eval scores them")
 
 
+def run_replay(path: Path) -> None:
+    """Makes a run's edits anew from its ledger, for instance where their file is damaged.
+
+    Raises InputError where a file of the ledger is damaged, or the edits cannot be written.
+    """
+    folder = Workdir(path)
+    ledger.check_present(folder.ledger)
+    with lock.held(path):
+        found = _read(folder)
+        edits.save(folder.edits, found.sites, history.deltas(found), found.base)
+    say("edits", f"{folder.edits}: batches {_in_force(found)}")
+
+
 def run_merge(paths: Sequence[Path], to: Path) -> None:
     """The edits of two runs together, as a run's folder of its own; facts that they answer differently are told.
 

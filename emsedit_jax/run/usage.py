@@ -31,6 +31,7 @@ Edit a language model's facts and score the result.
                          compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
                          runs/compare-<time>);
                          undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
+                         replay: make the run's edits anew from its ledger, --workdir=RUN;
                          merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;
                          compact: a run's edits as one change, --workdir=RUN --to=FOLDER
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:

@@ -90,7 +90,7 @@ def test_a_comparison_takes_several_runs(monkeypatch):
         ([f"{QUICKSTART}:rank=3"], "unknown config argument 'rank'"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: there is no such flag. Did you mean 'workdir'?"),
         ([QUICKSTART, "--workdir="], "--workdir is empty"),
-        ([QUICKSTART, "--mode=evl"], "must be one of train, eval, export, compare, undo, merge, compact. Did you mean"),
+        ([QUICKSTART, "--mode=evl"], "must be one of train, eval, export, compare, undo, replay, merge, compact. Did"),
         ([QUICKSTART, "train"], "'train' is not a flag"),
         (["--mode=eval"], "--mode=eval needs --workdir=FOLDER"),
         (["--mode=eval", "--workdir=configs"], "configs holds no run"),

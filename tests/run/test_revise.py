@@ -60,6 +60,14 @@ def test_going_back_to_a_point_gives_the_edits_of_that_point(run, tmp_path):
     same(saved(run), saved(tmp_path / "short"))
 
 
+def test_a_damaged_file_of_edits_is_made_anew(run, capsys):
+    before = tiny.files(run)
+    (run / "edits.safetensors").write_bytes(b"?")
+    assert tiny.call("--mode=replay", f"--workdir={run}") == 0
+    assert "edits.safetensors: batches 1-4" in " ".join(capsys.readouterr().out.split())
+    assert tiny.files(run) == before
+
+
 def test_two_runs_become_one_that_can_be_scored_and_exported(run, tmp_path, capsys):
     tiny.train(tmp_path / "other", *MORE, "--config.dataset.rows=12:", editor="ultraedit")
     both = tmp_path / "both"

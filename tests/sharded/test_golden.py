@@ -30,9 +30,14 @@ Pair = tuple[str, np.ndarray, np.ndarray]  # (name, over devices, on one)
 MATCHED = ("all", "imitate")  # of the cases' `follow`: those that must match
 
 
+def matched() -> list[str]:
+    """Every run to be matched."""
+    return [name for name in golden.case_names() if golden.about(name)["follow"] in MATCHED]
+
+
 def chosen() -> list:
     """Every run to be matched on 2 x 4, and those named on the other meshes too; most of them long."""
-    names = [name for name in golden.case_names() if golden.about(name)["follow"] in MATCHED]
+    names = matched()
     pairs = [(name, "2x4") for name in names]
     pairs += [(name, mesh) for name in NAMED for mesh in MESHES if mesh != "2x4" and name in names]
     return [pytest.param(*pair, marks=() if pair in IN_CI else pytest.mark.long) for pair in pairs]

@@ -20,7 +20,6 @@ from tests.parity import golden, test_end_to_end
 from tests.parity.compare import STAGE, assert_close
 from tests.run import tiny
 from tests.sharded import test_golden, worker
-from tests.sharded.test_golden import NAMED
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 600
@@ -141,10 +140,8 @@ def test_two_processes_are_asked_to_stop_and_go_on(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", test_golden.matched())
 def test_a_recorded_run_over_processes_gives_the_numbers_of_one(name, tmp_path):
-    if name not in golden.case_names():
-        pytest.skip(f"{name} is not under EMSEDIT_GOLDEN")
     case, port = golden.load(name), str(free_port())
     steps = list(test_golden.alone(case))
     begun = {worker.key(one.place, number): leaf for one in steps for number, leaf in worker.leaves(one.begun)}
