@@ -16,7 +16,7 @@ from emsedit_jax.errors import InputError
 
 STRING, ARRAY = 8, 9
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # of scalar values, by their type
-MOST_DIMENSIONS, MOST_DEPTH = 8, 4
+MOST_DIMENSIONS, MOST_DEPTH, MOST_VALUES = 8, 4, 2**24
 LEAST_FIELD, LEAST_TENSOR = 13, 24  # bytes that any of them takes
 
 
@@ -62,6 +62,8 @@ class _Walk:
             kind, count = self._take("<IQ", what)
             if depth == MOST_DEPTH:
                 raise _Ends(f"{what} is nested too deep")
+            if count > MOST_VALUES:
+                raise _Ends(f"{what} has {count} values")
             if kind in SIZES:
                 self._skip(count * SIZES[kind], what)
                 return

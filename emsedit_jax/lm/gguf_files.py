@@ -42,6 +42,8 @@ def convert(gguf: Path, folder: Path) -> None:
 def _convert(reader: GGUFReader, folder: Path) -> None:
     fields = {name: field.contents() for name, field in reader.fields.items()}
     config = gguf_tables.hf_config(fields, tied=UNTIED_HEAD[0] not in {tensor.name for tensor in reader.tensors})
+    if config["num_hidden_layers"] > len(reader.tensors):
+        raise InputError(f"the GGUF file says to have {config['num_hidden_layers']} layers, more than it has tensors")
     tokens = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     tokenizer, tokenizer_config = gguf_tokenizer.build(fields, config["max_position_embeddings"])
     _write_json(folder / "config.json", config)

@@ -67,13 +67,20 @@ class Checkpoints:
         """(the newest one that is as it was written, what is wrong with those after it)."""
         if not sharding.agreed(self._path.is_dir()):
             return None, []
-        wrong = []
-        for number in sorted(self._manager().all_steps(), reverse=True):
+        chosen, found, wrong = 0, None, []
+        for number in sorted(self._manager().all_steps(), reverse=True) if sharding.is_first() else ():
             try:
-                return self._read(number), wrong
+                chosen, found = number, self._read(number)
+                break
             except Damaged as fault:
                 wrong.append(f"checkpoint {number}: {fault}")
-        return None, wrong
+        chosen = sharding.agreed(chosen if found is not None else 0)
+        if chosen and found is None:  # another process: it has to take the same one
+            try:
+                found = self._read(chosen)
+            except Damaged as fault:
+                raise InputError(f"checkpoint {chosen} is not the same to all processes: {fault}.") from None
+        return found, wrong
 
     def clear(self) -> None:
         """Removes all of them; a process that dies meanwhile leaves nothing that could be taken for one."""
@@ -121,7 +128,11 @@ class Checkpoints:
             sealed = workdir.read_json(self._sealed(number), "it is not used")
         except InputError as error:
             raise Damaged(str(error)) from None
-        if digests(self._path / str(number)) != sealed["files"]:
+        try:
+            same = digests(self._path / str(number)) == sealed["files"]
+        except OSError as error:
+            raise Damaged(f"it cannot be read ({error})") from None
+        if not same:
             raise Damaged("its files are not what was written")
         items: dict[str, Any] = {"place": ocp.args.JsonRestore()}
         if sealed["arrays"]:

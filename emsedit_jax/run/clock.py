@@ -20,14 +20,24 @@ class PhaseClock:
     def __init__(self, compiling: CompileClock):
         self._compiling, self._started = compiling, time.monotonic()
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._open: list[tuple[str, float, float]] = []  # name, when it began, seconds compiled before it
         self._before = {"compile": 0.0, "total": 0.0}  # of a run that this one goes on with
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Bills the block to `name`."""
-        began, compiled = time.monotonic(), self._compiling.seconds
-        yield
-        self.seconds[name] += time.monotonic() - began - (self._compiling.seconds - compiled)
+        one = name, time.monotonic(), self._compiling.seconds
+        self._open.append(one)
+        try:
+            yield
+            self.seconds[name] += self._so_far(one)
+        finally:
+            self._open.remove(one)
+
+    def _so_far(self, one: tuple[str, float, float]) -> float:
+        """Seconds of a phase that is open."""
+        _, began, compiled = one
+        return time.monotonic() - began - (self._compiling.seconds - compiled)
 
     def credit(self, seconds: Mapping[str, float]) -> None:
         """Adds what a part of the run took before it was broken off, as `summary` had it."""
@@ -37,6 +47,9 @@ class PhaseClock:
 
     def summary(self) -> dict[str, float]:
         """Seconds by phase, of compilation, and in total since the clock was made."""
+        known = dict(self.seconds)
+        for one in self._open:
+            known[one[0]] += self._so_far(one)
         rest = {"compile": self._compiling.seconds, "total": time.monotonic() - self._started}
         rest = {name: seconds + self._before[name] for name, seconds in rest.items()}
-        return {name: round(seconds, 3) for name, seconds in (self.seconds | rest).items()}
+        return {name: round(seconds, 3) for name, seconds in (known | rest).items()}

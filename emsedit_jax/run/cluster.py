@@ -45,6 +45,7 @@ def join(cluster: Cluster) -> None:
             cluster.process if by_hand else None,
             initialization_timeout=JOIN_WITHIN_S,
             heartbeat_timeout_seconds=LOST_AFTER_S,
+            shutdown_timeout_seconds=LOST_AFTER_S,
         )
     except (RuntimeError, ValueError) as error:
         why = (str(error).strip().splitlines() or [""])[0]

@@ -127,10 +127,18 @@ def edited(
     def back(plain: Any) -> Edited:
         deltas = edits.load(folder.edits, run.editor.sites, run.base)
         digests = arrays.digests(edits.named(run.editor.sites, deltas))
+        if digests != plain["digests"]:
+            raise InputError(f"{folder.edits} holds other edits than this run made; name another --workdir.")
         return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"], plain["ledger"])
 
     def plain(made: Edited) -> dict[str, Any]:
-        return {"own": plain_scores(made.own), "so_far": made.so_far, "ability": made.ability, "ledger": made.ledger}
+        return {
+            "own": plain_scores(made.own),
+            "so_far": made.so_far,
+            "ability": made.ability,
+            "ledger": made.ledger,
+            "digests": made.digests,
+        }
 
     return stages.reach("edits", make, plain, back)
 

@@ -75,7 +75,7 @@ def _lora(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, b
 
 def _closest(known: LowRank | None, delta_kv: np.ndarray) -> LowRank:
     """The ledger's factors, where they are few and make up this change; else the change taken apart."""
-    if known is not None and len(known.a_rk) < min(delta_kv.shape):
+    if known is not None and 0 < len(known.a_rk) < min(delta_kv.shape):
         left = np.linalg.norm(known.a_rk.T @ known.b_rv - delta_kv)
         if left <= CLOSE * np.linalg.norm(delta_kv):
             return known
@@ -86,11 +86,10 @@ def _from_ledger(folder: Workdir, sites: Sites) -> dict[str, LowRank]:
     """Site name -> the factors of all batches in force; nothing where there is no such ledger, or they are whole."""
     try:
         found = ledger.read(folder.ledger)
-        batches = [ledger_files.load(found, record) for record in found.active()]
+        steps = _few(found, ledger_files.load) if found.sites == sites else []
     except InputError:
         return {}
-    steps = [step for batch in batches for step in batch]
-    if not steps or found.sites != sites or any(x is None for step in steps for x, _ in step):
+    if not steps:
         return {}
     joined = {}
     for g, group in enumerate(sites):
@@ -99,6 +98,21 @@ def _from_ledger(folder: Workdir, sites: Sites) -> dict[str, LowRank]:
             used_r = np.any(a_rk != 0, axis=1) & np.any(b_rv != 0, axis=1)
             joined[name] = LowRank(a_rk[used_r], b_rv[used_r])
     return joined
+
+
+def _few(found: ledger.Ledger, load: Callable) -> list:
+    """The steps of all batches in force; none where they have more rows than help, or are whole."""
+    steps, rows = [], 0
+    most = max(min(group.k, group.v) for group in found.sites)
+    for record in found.active():
+        for step in load(found, record):
+            if any(x is None for x, _ in step):
+                return []
+            rows += max(y.shape[1] for _, y in step)
+            steps.append(step)
+        if rows > 2 * most:  # (half of them may be padding)
+            return []
+    return steps
 
 
 FORMS: dict[str, Callable[[Workdir, Path, LM, Sites, Deltas, Identity], None]] = {

@@ -18,15 +18,16 @@ from emsedit_jax.run.prepare import say
 class Keeper:
     """The checkpoints of one stage."""
 
-    def __init__(self, path: Path | None, every: int, clock: PhaseClock, metrics: Path):
+    def __init__(self, path: Path | None, every: int, clock: PhaseClock, metrics: Path, of: str = ""):
         """
         Args:
           path: the stage's own folder; None: nothing is kept.
           every: batches between two checkpoints; 0: only when the run is asked to stop.
           metrics: the file that grows along the stage.
+          of: what the run is made of beside its config.
         """
         self._checkpoints, self._every = Checkpoints(path) if path is not None else None, every
-        self._clock, self._metrics = clock, metrics
+        self._clock, self._metrics, self._of = clock, metrics, of
         self._done, self._stop = 0, False
         self._before = clock.summary()
         self.found: Saved | None = None  # what a run before this one left
@@ -57,7 +58,7 @@ class Keeper:
         seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
         size = self._metrics.stat().st_size if self._metrics.exists() else 0
         assert self._checkpoints is not None
-        self._checkpoints.save(arrays, {**place, "seconds": seconds, "metrics_bytes": size})
+        self._checkpoints.save(arrays, {**place, "of": self._of, "seconds": seconds, "metrics_bytes": size})
         if self._stop:
             raise Preempted()
 

@@ -56,6 +56,7 @@ class Ledger:
     sites: Sites
     records: list[Record]
     lost: str = ""  # what cannot be believed, in words
+    damaged: int = 0  # records that cannot be; a last line that was cut off is none
     good_bytes: int = 0  # length of what can
 
     @property
@@ -150,6 +151,7 @@ def read(path: Path) -> Ledger:
             found.lost = f"{file}: the last line is cut off; the {len(found.records)} records before it are used"
         return found
     rest = len(lines) - 2 - len(found.records)
+    found.damaged = rest
     found.lost = f"{file}: record {len(found.records) + 1} is damaged; it and {rest - 1} after it are not used"
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.export import run_export
-from emsedit_jax.run.prepare import Prepared, prepare, say
+from emsedit_jax.run.prepare import Prepared, fingerprint, prepare, say
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.stages import Stages, remove_stages
 from emsedit_jax.run.summary import summarise
@@ -52,7 +53,8 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
         run_export(config, path, to, form)
         return
     mesh = cluster.mesh_of(config.mesh.data, config.mesh.model)
-    with mesh as words, CompileClock() as compiling, stopping.heeded():
+    heeded = stopping.heeded() if mode == "train" else contextlib.nullcontext()
+    with mesh as words, CompileClock() as compiling, heeded:
         if words:
             say("mesh", words)
         clock = PhaseClock(compiling)
@@ -82,6 +84,9 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     questions = exam.prepare_exam(run)
     state = first_networks(run)
     with lock.held(path):
+        if sharding.agreed(Workdir(path).summary.exists()):  # by somebody else meanwhile
+            _show_finished(Workdir(path))
+            return
         folder = workdir.open_workdir(path, config)
         say("workdir", str(folder.path))
         _run(run, questions, state, folder, clock, compiling)
@@ -89,8 +94,8 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 
 def _show_finished(folder: Workdir) -> None:
     """A run that was made before: what it found."""
-    remove_stages(folder)  # of a run that died between its last two steps
     summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
+    remove_stages(folder)  # of a run that died between its last two steps
     say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
     _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
 
@@ -110,7 +115,7 @@ def _go_through(
     run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
 ) -> None:
     """All stages of a run."""
-    config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every)
+    config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every, fingerprint(run))
     before = Examined({}, ()) if config.eval.final_only else course.asked(run, questions, stages, clock, None)
     try:
         state, trained_on = course.trained(run, state, stages, folder, clock)
@@ -147,7 +152,8 @@ def first_networks(run: Prepared) -> MetaState:
 def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
     """Saves what was good before the run broke off; returns words that say where."""
     kept = []
-    if run.editor.method.learned and watch.is_finite(stop.state):
+    trained = (folder.stages / "trained.json").exists()  # then the networks are there, as editing began with them
+    if run.editor.method.learned and not trained and watch.is_finite(stop.state):
         networks.save(folder.networks, run.editor, stop.state, run.base)
         kept.append(folder.networks.name)
     if stop.deltas is not None:
@@ -170,9 +176,9 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     after = scoring.ask_all(run, questions, deltas, clock, "after editing", idle, edited=True)
     found = arrays.digests(edits.named(run.editor.sites, deltas))
     summary = summarise(run, clock, compiling, before, after, found)
+    _show(summary, examine.examples(questions, before, after), folder)
     with lock.held(path):
         workdir.write_json(path / "eval.json", summary)
-    _show(summary, examine.examples(questions, before, after), folder)
 
 
 MODES = {"train": run_train, "eval": run_eval}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -98,6 +99,16 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     return Prepared(
         config, lm, base, editor, learning, train_plan, holdout, valid_plan, score_plan, prefixes, skipped, conflicts
     )
+
+
+def fingerprint(run: Prepared) -> str:
+    """Digest of the model's weights and of all facts, as they are drawn: what a run is made of beside its config."""
+    found = hashlib.sha256(run.base.weights.encode())
+    for plan in (run.train_plan, run.holdout.plan if run.holdout else None, run.valid_plan):
+        for batch in plan.drawn if plan is not None else ():
+            for record in batch:
+                found.update(repr((record.source, record.edit, record.equiv, record.unrel)).encode())
+    return found.hexdigest()
 
 
 def editor_of(config: ml_collections.ConfigDict, lm: LMConfig) -> Editor:

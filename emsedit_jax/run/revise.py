@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def run_undo(path: Path, wanted: str) -> None:
     folder = Workdir(path)
     ledger.check_present(folder.ledger)  # before a lock is put there
     with lock.held(path):
-        found = _read(folder)
+        found = _whole(folder)
         numbers = numbered(wanted, [record.number for record in found.active()])
         facts = [row for record in found.active() if record.number in numbers for row in record.rows]
         deltas, write = history.undo(found, numbers)
-        edits.save(folder.edits, found.sites, deltas, found.base)
-        write()
+        with workdir.replacing(folder.edits) as temporary:  # takes its place once the ledger says so
+            edits.save(temporary, found.sites, deltas, found.base)
+            write()
     for row in facts:
         say("undone", f"{row['prompt']} -> {row['answer']}")
     left = sum(len(record.rows) for record in found.active())
@@ -45,7 +47,7 @@ def run_replay(path: Path) -> None:
     folder = Workdir(path)
     ledger.check_present(folder.ledger)
     with lock.held(path):
-        found = _read(folder)
+        found = _whole(folder)
         edits.save(folder.edits, found.sites, history.deltas(found), found.base)
     say("edits", f"{folder.edits}: batches {_in_force(found)}")
 
@@ -97,6 +99,18 @@ def numbered(wanted: str, known: Sequence[int]) -> list[int]:
     return sorted(set(found))
 
 
+def _whole(folder: Workdir) -> Ledger:
+    """The ledger of a finished run, to be changed: no record of it may be damaged."""
+    if folder.stages.exists():
+        raise InputError(
+            f"{folder.path} holds a run that is not finished: finish it first, with the command it began with."
+        )
+    found = _read(folder)
+    if found.damaged:
+        raise InputError(f"{found.lost}; --mode=compact --to=FOLDER makes new edits of those before it.")
+    return found
+
+
 def _read(folder: Workdir) -> Ledger:
     found = ledger.read(folder.ledger)
     if found.lost:
@@ -110,8 +124,14 @@ def _made(to: Path, like: Path) -> Iterator[Workdir]:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to={to} is there already: name a folder that is empty, or not there yet.")
     config = workdir.saved_config(like)
-    with lock.held(to):
-        yield workdir.open_workdir(to, config)
+    try:
+        with lock.held(to):
+            folder = workdir.open_workdir(to, config)
+            workdir.write_json(folder.made_of, {"like": str(like)})
+            yield folder
+    except BaseException:
+        shutil.rmtree(to, ignore_errors=True)  # half of it is of no use
+        raise
 
 
 def _finish(folder: Workdir, made: Ledger, deltas: Deltas) -> None:

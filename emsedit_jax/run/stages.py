@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from emsedit_jax import sharding
+from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
 from emsedit_jax.run import stopping, workdir
 from emsedit_jax.run.clock import PhaseClock
@@ -23,9 +24,13 @@ T = TypeVar("T")
 class Stages:
     """Each stage's result as a small JSON file beside the run's own, with the seconds that it took."""
 
-    def __init__(self, folder: Workdir, clock: PhaseClock, every: int):
-        """`every`: edit batches between two checkpoints of a stage."""
-        self._folder, self._clock, self._every = folder, clock, every
+    def __init__(self, folder: Workdir, clock: PhaseClock, every: int, of: str = ""):
+        """
+        Args:
+          every: edit batches between two checkpoints of a stage.
+          of: what the stages are made of beside the config; a run does not go on with another.
+        """
+        self._folder, self._clock, self._every, self._of = folder, clock, every, of
         self._path = folder.stages
         self._logged = 0  # bytes of the metrics that belong to finished stages
         if sharding.is_first():
@@ -43,21 +48,24 @@ class Stages:
         path = self._path / f"{name}.json"
         if sharding.agreed(path.exists()):
             found = _read(path)
+            self._check(found["of"])
             self._clock.credit(found["seconds"])
             self._logged = found["metrics_bytes"]
             say("resumed", f"{name}: done before")
             return back(found["result"])
         stopping.poll()
         before = self._clock.summary()
-        keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics)
+        keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, self._of)
         logged = keeper.begin()
+        if keeper.found is not None:
+            self._check(keeper.found.place["of"])
         self._logged = self._logged if logged is None else logged
         self._drop_unfinished_metrics()
         result = make(keeper)
         seconds = {part: value - before[part] for part, value in self._clock.summary().items()}
         metrics = self._folder.metrics
         self._logged = metrics.stat().st_size if metrics.exists() else 0
-        entry = {"seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
+        entry = {"of": self._of, "seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
         workdir.write_json(path, entry)
         keeper.end()
         return result
@@ -65,6 +73,13 @@ class Stages:
     def finish(self) -> None:
         """The run is done; what its stages left is in its own files."""
         remove_stages(self._folder)
+
+    def _check(self, of: str) -> None:
+        if of != self._of:
+            raise InputError(
+                f"{self._folder.path}: the model or the facts are others than when this run was begun; give them back, "
+                "or name another --workdir."
+            )
 
     def _drop_unfinished_metrics(self) -> None:
         """Rows of a stage that was broken off, from behind what it saved."""
@@ -94,4 +109,4 @@ def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
 
 def _read(path: Path) -> dict[str, Any]:
     found = workdir.read_json(path, "remove it, and the stage is done again")
-    return {name: found[name] for name in ("seconds", "metrics_bytes", "result")}
+    return {name: found[name] for name in ("of", "seconds", "metrics_bytes", "result")}

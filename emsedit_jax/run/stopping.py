@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import sys
 from collections.abc import Iterator
 
 import jax
@@ -47,8 +47,9 @@ def heeded() -> Iterator[None]:
 def _note(number: int, _frame: object) -> None:
     if _asked and number == signal.SIGINT:
         raise KeyboardInterrupt
-    print(WORDS[signal.Signals(number)], file=sys.stderr, flush=True)
     _asked.append(number)
+    with contextlib.suppress(OSError):  # nobody may be there to read it; print is not for handlers
+        os.write(2, f"{WORDS[signal.Signals(number)]}\n".encode())
 
 
 def is_asked() -> bool:

@@ -101,7 +101,7 @@ def _found(run: Prepared, saved: Saved, state: MetaState, best: Best) -> tuple[P
         specs = tuple(map(sharding.spec_of_edit, run.editor.sites))
         deltas = checkpoint.filled("deltas", deltas, saved.arrays, specs)
     best.restore(place["best"])
-    if best.has_tried:
+    if any(name.startswith("best.") for name in saved.arrays):
         best.state = checkpoint.filled("best", state, saved.arrays)
     state = checkpoint.filled("state", state, saved.arrays)
     say("resumed", f"training: trajectory {place['number']}, {place['done']} of its batches done")
@@ -129,10 +129,6 @@ class Best:
     def is_over(self) -> bool:
         """Whether patience has run out."""
         return self._waited >= self._patience
-
-    @property
-    def has_tried(self) -> bool:
-        return self._tried > 0
 
     def plain(self) -> dict[str, Any]:
         """All but the networks, as JSON holds it."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,10 @@ class Workdir(NamedTuple):
         return self.path / "edits"
 
     @property
+    def made_of(self) -> Path:
+        return self.path / "made_of.json"
+
+    @property
     def stages(self) -> Path:
         return self.path / "stages"
 
@@ -84,8 +89,10 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir={path} is a file, not a folder; {elsewhere}.")
     with writing(path):
-        if not path.exists() or all(one.name in HIDDEN for one in path.iterdir()):
+        if not path.exists() or all(_is_hidden(one) for one in path.iterdir()):
             return
+    if workdir.made_of.exists():
+        raise InputError(f"{path} holds edits that were merged or made into one, and no run; {elsewhere}.")
     if not workdir.config.exists():
         raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
     differing = differences(read_json(workdir.config, elsewhere), plain(config.to_dict()))
@@ -93,6 +100,15 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
         finished = "finished " if workdir.summary.exists() else ""
         listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
         raise InputError(f"{path} holds a {finished}run with other settings ({listed}); {elsewhere}.")
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether it is a lock, or a file that a process left which died as it wrote it."""
+    return path.name in HIDDEN or _is_left(path)
+
+
+def _is_left(path: Path) -> bool:
+    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png)", path.name) is not None
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -112,6 +128,10 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     workdir = Workdir(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        if _writes():
+            for folder in (path, workdir.ledger, workdir.stages):
+                for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
+                    left.unlink(missing_ok=True)
     write_json(workdir.config, config.to_dict())
     return workdir
 
@@ -202,7 +222,9 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         why = str(getattr(error, "strerror", None) or error).lower()
         raise InputError(f"cannot read {path}: {why}; {remedy}.") from None
-    if not isinstance(found, dict) or found.pop(SEAL, None) != _digest(found):
+    if isinstance(found, dict) and SEAL not in found:
+        raise InputError(f"{path} carries no digest: it is damaged, or of an earlier version; {remedy}.")
+    if not isinstance(found, dict) or found.pop(SEAL) != _digest(found):
         raise InputError(f"{path} is damaged: its content is not what was written; {remedy}.")
     return found
 
