@@ -1,12 +1,13 @@
 """Runs that are broken off and go on: to the last bit what an uninterrupted run leaves."""
 
+import json
 import os
 import signal
 
 import pytest
 
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import checkpoint, cli
+from emsedit_jax.run import checkpoint, cli, main, watch
 from tests.run import tiny
 
 LONG = (
@@ -166,3 +167,51 @@ def test_checkpoints_that_are_all_damaged_begin_the_stage_anew(tmp_path, whole, 
     goes_on(tmp_path, "emsedit", whole)
     assert "checkpoint 5: " in (out := capsys.readouterr().out)
     assert "checkpoint 4: " in out
+
+
+def test_a_run_does_not_go_on_with_other_facts(tmp_path, monkeypatch, capsys):
+    rows = tiny.read(tiny.DATA / "zsre_train.json")
+    facts = tmp_path / "facts.json"
+    given = f"--config.dataset.train_path={facts}"
+    facts.write_text(json.dumps(rows))
+    flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *EDITORS["emsedit"], given)
+    with monkeypatch.context() as patch:
+        calls(patch, trajectory, "train_batch", 3, die)
+        with pytest.raises(Killed):
+            tiny.call(*flags)
+    rows[5]["ans"] = "Something else"
+    facts.write_text(json.dumps(rows))
+    assert tiny.call(*flags) == cli.BAD_INPUT
+    assert "the model or the facts are others than when this run was begun" in capsys.readouterr().err
+
+
+def test_what_a_death_left_half_written_is_swept_away(tmp_path, whole, monkeypatch):
+    killed(tmp_path, monkeypatch, 2, "edit_batch")
+    for place in (tmp_path / ".config-ab12_x.json", tmp_path / "edits" / ".000001-ab12_x.safetensors"):
+        place.write_text("{")
+    goes_on(tmp_path, "emsedit", whole)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / ".config-ab12_x.json").write_text("{")
+    tiny.train(fresh, *EDITORS["emsedit"])
+    assert left(fresh) == whole("emsedit")
+
+
+def test_a_run_that_diverged_goes_on_with_the_networks_that_it_trained(tmp_path, whole, monkeypatch, capsys):
+    def broken(*args, **kwargs):
+        raise watch.Diverged("batch 2 is broken", None, kept[0])
+
+    kept = []
+    original = main.Stages.reach
+
+    def reach(self, name, make, plain, back):
+        found = original(self, name, make, plain, back)
+        if name == "trained":
+            kept.append(found[0])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main.Stages, "reach", reach)
+        calls(patch, trajectory, "edit_batch", 3, broken)
+        assert tiny.call(*tiny.flags(f"--workdir={tmp_path}", *EDITORS["emsedit"])) == cli.BAD_INPUT
+    goes_on(tmp_path, "emsedit", whole)

@@ -115,6 +115,53 @@ def test_a_damaged_file_leaves_everything_as_it_was(run, capsys):
     same(saved(run), by_ledger(run))
 
 
+@pytest.mark.parametrize("mode", [("--mode=undo", "--batches=1"), ("--mode=replay",)])
+def test_a_run_that_is_not_finished_is_finished_first(run, capsys, mode):
+    (run / "stages").mkdir()
+    before = tiny.files(run)
+    assert tiny.call(*mode, f"--workdir={run}") == cli.BAD_INPUT
+    assert "a run that is not finished: finish it first" in capsys.readouterr().err
+    assert tiny.files(run) == before
+
+
+@pytest.mark.parametrize("mode", [("--mode=undo", "--batches=1"), ("--mode=replay",)])
+def test_records_behind_a_damaged_one_are_not_thrown_away(run, tmp_path, capsys, mode):
+    path = run / "edits" / ledger.NAME
+    path.write_text(path.read_text().replace('"number": 3', '"number": 7'))
+    before = tiny.files(run)
+    assert tiny.call(*mode, f"--workdir={run}") == cli.BAD_INPUT
+    assert "record 3 is damaged; it and 1 after it are not used" in capsys.readouterr().err
+    assert tiny.files(run) == before
+    assert tiny.call("--mode=compact", f"--workdir={run}", f"--to={tmp_path / 'rest'}") == 0
+    assert len(ledger.read(tmp_path / "rest" / "edits").records[0].rows) == 8
+
+
+def test_a_ledger_that_cannot_be_written_leaves_the_edits(run, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    before = tiny.files(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "_write", full)
+        assert tiny.call("--mode=undo", f"--workdir={run}", "--batches=1") == cli.BAD_INPUT
+    assert "no space left" in capsys.readouterr().err
+    assert tiny.files(run) == before
+
+
+def test_half_of_a_merger_is_not_left_and_a_whole_one_is_not_trained_over(run, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "edits" / "000003.safetensors").write_bytes(b"?")
+    to = tmp_path / "both"
+    assert tiny.call("--mode=merge", f"--workdir={run},{other}", f"--to={to}") == cli.BAD_INPUT
+    assert not to.exists()
+    shutil.copy(run / "edits" / "000003.safetensors", other / "edits")
+    assert tiny.call("--mode=merge", f"--workdir={run},{other}", f"--to={to}") == 0
+    before = tiny.files(to)
+    assert tiny.call(*tiny.flags(f"--workdir={to}", *MORE, editor="ultraedit")) == cli.BAD_INPUT
+    assert "edits that were merged or made into one" in capsys.readouterr().err
+    assert tiny.files(to) == before
+
+
 @pytest.mark.parametrize(
     ("wanted", "known", "found"),
     [
