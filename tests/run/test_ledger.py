@@ -9,7 +9,10 @@ import pytest
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import history, ledger, ledger_files, workdir
+from tests.fresh_programs import fresh_programs
 from tests.run import tiny
+
+__all__ = ["fresh_programs"]
 
 MORE = ("--config.num_seq=4", "--config.ledger.snapshot_every=3")
 

@@ -8,7 +8,10 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import arrays, cli, history, ledger, revise, workdir
+from tests.fresh_programs import fresh_programs
 from tests.run import tiny
+
+__all__ = ["fresh_programs"]
 
 MORE = ("--config.num_seq=4",)
 
