@@ -6,7 +6,6 @@ all its files are written beside them; where one does not match, the checkpoint 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import workdir
 
 KEPT = 2  # the newest, and one to fall back on
@@ -144,12 +144,7 @@ class Checkpoints:
 
 def digests(folder: Path) -> dict[str, str]:
     """sha256 of every file below the folder."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def flat(**trees: Any) -> dict[str, np.ndarray]:

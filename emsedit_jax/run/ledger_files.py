@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.numpy import save_file
 from emsedit_jax import sharding
 from emsedit_jax.edit.factors import Factors
 from emsedit_jax.errors import InputError
+from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import workdir
 from emsedit_jax.run.ledger import Ledger, Record
 from emsedit_jax.types import Sites
@@ -55,13 +55,7 @@ def write_dense(path: Path, deltas: Sequence[np.ndarray]) -> str:
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> str:
     with workdir.replacing(path) as temporary:
         save_file(arrays, temporary)
-        return digest(temporary)
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(temporary)
 
 
 def load(ledger: Ledger, record: Record) -> Steps:
@@ -90,7 +84,7 @@ def load_snapshot(ledger: Ledger, record: Record) -> list[Part] | None:
 
 def _load(ledger: Ledger, name: str, sha256: str) -> Steps:
     path = ledger.path / name
-    if digest(path) != sha256:
+    if file_sha256(path) != sha256:
         raise ValueError("its bytes changed since it was written")
     with safe_open(path, framework="numpy") as file:
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
