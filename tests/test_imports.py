@@ -15,13 +15,14 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "": frozenset({"lm"}),  # the package itself: its doors, opened when asked for
     "errors": frozenset(),
     "types": frozenset({"errors"}),
+    "disk": frozenset({"errors"}),
     "sharding": BASE,
     "data": BASE,
-    "lm": DEVICES,
+    "lm": DEVICES | {"disk"},
     "edit": DEVICES | {"lm"},
     "measure": DEVICES | {"lm", "data", "edit"},
     "meta": DEVICES | {"lm", "edit"},
-    "run": DEVICES | {"lm", "data", "edit", "measure", "meta"},
+    "run": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta"},
 }
 
 

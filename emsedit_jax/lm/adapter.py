@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from emsedit_jax.errors import InputError
+from emsedit_jax import disk
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.types import Deltas, Sites
@@ -82,7 +81,7 @@ def low_rank(delta_kv: Float[np.ndarray, "k v"]) -> LowRank:
 
 def _write(target: Path, arrays: Mapping[str, dict], metadata: dict[str, str], objects: Mapping[str, Any]) -> None:
     """Files of a new folder; what is written last says what the others are."""
-    try:
+    with disk.told("write", target, "free it, or name another folder"):
         target.mkdir(parents=True, exist_ok=True)
         for name, tensors in arrays.items():
             save_file(tensors, target / f".{name}", metadata=metadata)
@@ -90,9 +89,6 @@ def _write(target: Path, arrays: Mapping[str, dict], metadata: dict[str, str], o
         for name, content in objects.items():
             (target / f".{name}").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             _settle(target, name)
-    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(f"cannot write {target}: {why}; free it, or name another folder.") from error
 
 
 def _settle(target: Path, name: str) -> None:

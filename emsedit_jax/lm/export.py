@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import hf
 from emsedit_jax.lm.config import LMConfig
@@ -35,11 +35,12 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
         raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
     files = hf.weight_files(source)
     changes = _changes(config, sites, deltas, files)
-    try:
+    with disk.told("write", target, "free it, or name another folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
             shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        work = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+        work.mkdir()
         try:
             for path in sorted(source.iterdir()):
                 if path.is_file() and path.name not in LEFT and _is_small(path):
@@ -48,15 +49,11 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
                 shutil.copytree(source / TEMPLATES, work / TEMPLATES)
             for path in sorted(set(files.values())):
                 _write_shard(path, work / path.name, changes)
-            work.chmod(0o777 & ~_umask())  # mkdtemp's are for the owner alone
             if target.exists():
                 target.rmdir()
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(f"cannot write {target}: {why}; free it, or name another folder.") from error
     return target
 
 
@@ -91,9 +88,3 @@ def _write_shard(source: Path, target: Path, changes: dict[str, np.ndarray]) -> 
     save_file(tensors, target, metadata=metadata)
     with target.open("rb+") as written:
         os.fsync(written.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -134,7 +134,7 @@ def read(path: Path) -> Ledger:
     """
     check_present(path)
     file = path / NAME
-    with workdir.writing(file):
+    with workdir.reading(file):
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file} is larger than any ledger ({MOST_BYTES:,} bytes).")
         lines = file.read_bytes().split(b"\n")

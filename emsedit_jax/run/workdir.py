@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
-from safetensors import SafetensorError
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import settings
 
@@ -88,7 +88,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     elsewhere = "name another folder with --workdir, or remove this one"
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir={path} is a file, not a folder; {elsewhere}.")
-    with writing(path):
+    with reading(path):
         if not path.exists() or all(_is_hidden(one) for one in path.iterdir()):
             return
     if workdir.made_of.exists():
@@ -166,11 +166,15 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         InputError: no permission, no space, a file where a folder should be, ...
     """
-    try:
+    with disk.told("write", path, "free it, or name another folder with --workdir"):
         yield
-    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise InputError(f"cannot write {path}: {why}; free it, or name another folder with --workdir.") from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The same for what is read there. Raises InputError."""
+    with disk.told("read", path, "mend that, or name another folder with --workdir"):
+        yield
 
 
 @contextlib.contextmanager
@@ -187,14 +191,12 @@ def replacing(path: Path) -> Iterator[Path]:
             yield Path(folder) / path.name
         return
     with writing(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = disk.beside(path)
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp's are for the owner alone
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -249,12 +251,6 @@ def _writes() -> bool:
     from emsedit_jax import sharding
 
     return sharding.is_first()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def plain(obj: Any) -> Any:

@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     def refuses(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(workdir.tempfile, "mkstemp", refuses)
+    monkeypatch.setattr(Path, "touch", refuses)
     assert tiny.call(*begun(tmp_path / "run")) == cli.BAD_INPUT
     assert "read-only file system" in capsys.readouterr().err
     assert list((tmp_path / "run").iterdir()) == []

@@ -99,6 +99,19 @@ def test_a_lost_process_stops_the_other(tmp_path):
     assert code != 0
 
 
+@pytest.mark.long
+def test_an_error_of_the_first_alone_stops_the_other(tmp_path):
+    first, second = launches(tmp_path / "two", "--config.editor.n_epochs=20")
+    small = ["bash", "-c", 'ulimit -f 8; exec "$@"', "-", *first]  # no file of it may become larger than 8 KB
+    with started([small, second], tmp_path) as (broken, other):
+        code = broken.wait(DEADLINE_S)
+        begun = time.monotonic()
+        assert other.wait(4 * cluster.LOST_AFTER_S) != 0
+        assert time.monotonic() - begun < 60
+    assert code != 0
+    assert "cannot write" in (tmp_path / "log0").read_text()
+
+
 MANY_BATCHES = ("--config.num_seq=4", "--config.checkpoint.every=1")
 
 

@@ -1,0 +1,34 @@
+"""What a disk refuses, told in one line, and names for files and folders that are not whole yet."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from emsedit_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def told(deed: str, path: Path, remedy: str) -> Iterator[None]:
+    """Turns what the system says against a `deed` ("write", "read") into one clear line.
+
+    Raises:
+        InputError: no permission, no space, a file where a folder should be, ...
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"cannot {deed} {path}: {why}; {remedy}.") from error
+
+
+def beside(path: Path) -> Path:
+    """A hidden name in the folder of `path` that nothing has, in which it can be made and then renamed.
+
+    What is made by it takes the permissions that the person's umask gives, unlike what `tempfile` makes.
+    """
+    return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
