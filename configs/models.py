@@ -10,6 +10,7 @@ from typing import NamedTuple
 import ml_collections
 
 from configs import common
+from emsedit_jax.run import defaults
 
 N_EDITS = {"zsre": 10}  # facts of an edit batch; the other data sets have 20
 
@@ -24,7 +25,7 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "llama": Model("meta-llama/Meta-Llama-3-8B-Instruct", common.LLAMA_SITES),
+    "llama": Model("meta-llama/Meta-Llama-3-8B-Instruct", defaults.LLAMA_SITES),
     "gptj": Model(
         "EleutherAI/gpt-j-6b",
         ("transformer.h.{10,12,14,16,18,20,22,24,26}.mlp.fc_in",),

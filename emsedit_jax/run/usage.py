@@ -10,8 +10,8 @@ Edit a language model's facts and score the result.
 
 --config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=rledit or editor=rledit,iters=2;
                          the editors are emsedit, rledit, malmen, mend, ultraedit
---config.FIELD=VALUE     overrides a field, after --config; configs/common.py and emsedit_jax/run/settings.py
-                         list them all. For instance
+--config.FIELD=VALUE     overrides a field, after --config; emsedit_jax/run/defaults.py and settings.py
+                         there list them all. For instance
                            --config.num_seq=20             edit batches, one after the other; 1: batch mode
                            --config.dataset.n_edits=10     facts of a batch
                            --config.dataset.train_path=F --config.dataset.valid_path=F
