@@ -27,6 +27,11 @@ def main(argv: Sequence[str]) -> None:
     if command.cluster is not None:
         cluster.join(cluster.Cluster(*command.cluster))
     print(f"devices  {resources.devices_line()}", flush=True)
+    if command.mode in ("edit", "generate"):
+        from emsedit_jax.session import commands
+
+        commands.run(command)
+        return
     program.run(command.config, command.workdir, command.mode, command.to, command.form)
 
 

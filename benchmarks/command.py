@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from emsedit_jax.run import cli
-from emsedit_jax.run.cli import Command
+from emsedit_jax.run.command import Command
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

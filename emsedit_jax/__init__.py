@@ -13,10 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emsedit_jax.errors import InputError
     from emsedit_jax.lm.model import LM, load_lm
+    from emsedit_jax.session.session import EditSession
 
-DOORS = {"load_lm": "emsedit_jax.lm.model", "LM": "emsedit_jax.lm.model"}
-__all__ = ["LM", "load_lm"]
+DOORS = {
+    "EditSession": "emsedit_jax.session.session",
+    "InputError": "emsedit_jax.errors",
+    "load_lm": "emsedit_jax.lm.model",
+    "LM": "emsedit_jax.lm.model",
+}
+__all__ = ["LM", "EditSession", "InputError", "load_lm"]
 
 
 def __getattr__(name: str) -> Any:

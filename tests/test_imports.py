@@ -12,7 +12,7 @@ PACKAGE = ROOT / "emsedit_jax"
 BASE = frozenset({"errors", "types"})
 DEVICES = BASE | {"sharding"}
 MAY_IMPORT = {  # room -> the rooms it may import besides itself
-    "": frozenset({"lm"}),  # the package itself: its doors, opened when asked for
+    "": frozenset({"errors", "lm", "session"}),  # the package itself: its doors, opened when asked for
     "errors": frozenset(),
     "types": frozenset({"errors"}),
     "disk": frozenset({"errors"}),
@@ -23,6 +23,7 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "measure": DEVICES | {"lm", "data", "edit"},
     "meta": DEVICES | {"lm", "edit"},
     "run": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta"},
+    "session": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta", "run"},
 }
 
 

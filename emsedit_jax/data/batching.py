@@ -12,7 +12,7 @@ from jaxtyping import Int
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
-from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, roomy_shape, sorted_order
 from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
@@ -149,6 +149,12 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     passes = {kind: [one for plan in plans for one in dealt(_passes(plan, kind), plan.parts)] for kind in KINDS}
     shapes = {kind: plan_shapes(passes[kind], *rules) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
+
+
+def roomy(plan: EditPlan) -> EditPlan:
+    """The same plan in shapes that others of like size have too, where plans are made one after the other."""
+    passes = {kind: dealt(_passes(plan, kind), plan.parts) for kind in KINDS}
+    return dataclasses.replace(plan, shapes={kind: (roomy_shape(passes[kind], plan.token),) for kind in KINDS})
 
 
 def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:

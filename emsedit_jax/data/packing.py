@@ -229,6 +229,25 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
     return (plan_shape([batches[m] for m in order[:split]], token_rule), whole) if split else (whole,)
 
 
+def roomy_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
+    """One shape that every batch fits, with each size from a few: batches of like size share one, and its programs.
+
+    Raises: InputError for an unknown token rule.
+    """
+    b, t, a, n, p = plan_shape(batches, token_rule)
+    t = _LANES * _few(t // _LANES)
+    lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
+    b = max([b, *(first_fit(row, t).rows for row in lengths)])
+    a, n, p = (_LANES * _few(size // _LANES) for size in (a, n, p or 0))
+    return PackShape(_few(b), t, a, n, p)
+
+
+def _few(size: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not smaller."""
+    power = 1 << max(size - 1, 0).bit_length()
+    return power // 4 * 3 if power >= 4 and size <= power // 4 * 3 else power
+
+
 def fits(items: Sequence[TokenItem], shape: PackShape, token_rule: str) -> bool:
     """Whether the prompts can be packed in this shape."""
     total, a, n = _rows(items, token_rule)

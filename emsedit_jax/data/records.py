@@ -16,10 +16,10 @@ from emsedit_jax.data import files
 from emsedit_jax.data.cues import Cue, Cues, Draw, EditRecord, Role
 from emsedit_jax.data.faults import SKIP, Fault, report
 from emsedit_jax.data.fields import RowFault, kind
-from emsedit_jax.data.readers import READERS
+from emsedit_jax.data.readers import READERS, Reader
 from emsedit_jax.errors import InputError, near
 
-__all__ = ["READERS", "Cue", "EditRecord", "Loaded", "Role", "load", "parse_rows", "read", "refusal"]
+__all__ = ["READERS", "Cue", "EditRecord", "Loaded", "Role", "load", "of_objects", "parse_rows", "read", "refusal"]
 
 RowRange = tuple[int, int | None]  # start and stop, stop excluded; None: to the end of the file
 
@@ -84,17 +84,33 @@ def read(
     found = files.read(path, reader.forms, role)
     start, stop = _selection(len(found.rows), path, limit, rows)
 
-    records, faults = [], []
-    for number in range(start, stop):
-        try:
-            facts = reader.cues(_object(found.rows[number]), role, _draw(seed, number))
-            records += _records(facts, f"{found.name} row {number}")
-        except RowFault as fault:
-            faults.append(Fault(f"row {number}", str(fault)))
-    loaded = Loaded(found.name, records, faults)
-    if not records:
+    loaded = _parsed(reader, found.rows, range(start, stop), found.name, role, seed)
+    if not loaded.records:
         raise refusal(name, path, loaded)
     return loaded
+
+
+def of_objects(name: str, rows: Sequence[Any], *, role: Role, seed: int = 0, called: str = "facts") -> list[EditRecord]:
+    """The facts of rows that are no file's, in the form of the data set `name`; in messages they are `called` so.
+
+    Raises: InputError where any of them is bad: one report names them all.
+    """
+    found = _parsed(READERS[name], rows, range(len(rows)), called, role, seed)
+    if found.faults:
+        raise InputError(f"{called}: {report(found.faults)}.")
+    return found.records
+
+
+def _parsed(reader: Reader, rows: Sequence[Any], numbers: range, called: str, role: Role, seed: int) -> Loaded:
+    """The facts of the rows with these numbers, and what is wrong with the others."""
+    records, faults = [], []
+    for number in numbers:
+        try:
+            facts = reader.cues(_object(rows[number]), role, _draw(seed, number))
+            records += _records(facts, f"{called} row {number}")
+        except RowFault as fault:
+            faults.append(Fault(f"row {number}", str(fault)))
+    return Loaded(called, records, faults)
 
 
 def refusal(name: str, path: str | Path, found: Loaded) -> InputError:

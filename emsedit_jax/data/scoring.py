@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from emsedit_jax.data.batching import KINDS, EditPlan
-from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, sorted_order
+from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, roomy_shape, sorted_order
 from emsedit_jax.data.parts import dealt, measured, pack_parts
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
@@ -55,12 +55,16 @@ class ScorePlan:
         return pack_parts(items, len(sources), _TOKEN_RULE, self.shapes, self.plan.parts, compare=self.compare)
 
 
-def plan_scoring(plan: EditPlan, max_tokens: int) -> ScorePlan:
-    """Cuts each edit batch's prompts into even passes of at most `max_tokens` tokens a part."""
+def plan_scoring(plan: EditPlan, max_tokens: int, *, roomy: bool = False) -> ScorePlan:
+    """Cuts each edit batch's prompts into even passes of at most `max_tokens` tokens a part.
+
+    `roomy`: in a shape that other plans of like size have too.
+    """
     items = {kind: [contest(pool, plan.batch_size) for pool in plan.items[kind]] for kind in KINDS}
     cuts = [_cut(items, j, max_tokens * plan.parts) for j in range(len(plan))]
     passes = [_chosen(items, j, sources) for j, passes in enumerate(cuts) for sources in passes]
-    shapes = plan_shapes(dealt(passes, plan.parts), _TOKEN_RULE)
+    parts = dealt(passes, plan.parts)
+    shapes = (roomy_shape(parts, _TOKEN_RULE),) if roomy else plan_shapes(parts, _TOKEN_RULE)
     compare = any(item.versus for pools in items.values() for pool in pools for item in pool)
     return ScorePlan(plan, items, shapes, cuts, compare)
 

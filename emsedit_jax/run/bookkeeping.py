@@ -50,10 +50,7 @@ class Bookkeeper:
         deltas: Deltas,
     ) -> None:
         """A batch, counted from 1, and the edits after it: on their way to the disk, once those before are there."""
-        rows = [
-            {"id": one.source, "subject": one.subject, "prompt": one.edit.prompt, "answer": one.edit.answer}
-            for one in records
-        ]
+        rows = [book.row(one) for one in records]
         held = files.gathered(steps)
         due = bool(self._every) and number % self._every == 0
         whole = tuple(map(sharding.host, deltas)) if due else None

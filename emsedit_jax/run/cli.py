@@ -6,12 +6,10 @@ import os
 import re
 import runpy
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import ml_collections
 from absl import flags
@@ -20,28 +18,10 @@ from ml_collections import config_flags
 from ml_collections.config_flags.config_flags import FlagOrderError
 
 from emsedit_jax.errors import InputError, Preempted, near
-from emsedit_jax.run import allocator, settings, workdir
+from emsedit_jax.run import allocator, command, settings
+from emsedit_jax.run.command import Command
 
-MODES = ("train", "eval", "export", "compare", "undo", "replay", "merge", "compact")
-OF_A_RUN = ("eval", "export")  # what is done with a run that is there
-OF_A_LEDGER = ("undo", "replay", "merge", "compact")  # what is done with its edits, without the model
-FORMS = ("model", "deltas", "lora")  # of an export
-TO_A_FOLDER = ("export", "compare", "merge", "compact")  # what --to is for
-FLAGS = ("config", "workdir", "mode", "to", "as", "batches", "cluster", "coordinator", "processes", "process")
 BAD_INPUT, PREEMPTED, INTERRUPTED = 2, 75, 130  # exit codes
-
-
-class Command(NamedTuple):
-    """What was asked for."""
-
-    config: ml_collections.ConfigDict  # checked and locked; empty for a comparison
-    workdir: Path
-    mode: str
-    to: Path | None = None  # where an export or a comparison goes
-    runs: tuple[Path, ...] = ()  # to be compared or merged; the first is also `workdir`
-    batches: str = ""  # to be undone
-    form: str = FORMS[0]  # of an export
-    cluster: tuple[str, int, int] | None = None  # coordinator, processes, process; None: this process alone
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -94,7 +74,7 @@ def read(argv: Sequence[str]) -> Command:
         raise InputError("a flag's name has thousands of letters; flags look like --name=value, see --help.") from None
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:  # absl lets all through
         raise InputError(_explain(error)) from error
-    return _command(values, given)
+    return command.of(values, given)
 
 
 def load_config(given: str) -> ml_collections.ConfigDict:
@@ -128,15 +108,7 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
     """The three flags' values; `argv` is needed early because each `--config.x` in it becomes a flag of its own."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=list(argv))
-    flags.DEFINE_string("workdir", None, "where results go", flag_values=values)
-    flags.DEFINE_string("mode", MODES[0], "what to do", flag_values=values)
-    flags.DEFINE_string("to", None, "where an export or a comparison goes", flag_values=values)
-    flags.DEFINE_string("as", FORMS[0], "the form of an export", flag_values=values)
-    flags.DEFINE_string("batches", "", "which edit batches to undo", flag_values=values)
-    flags.DEFINE_bool("cluster", False, "this is one of several processes", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "the first process's HOST:PORT", flag_values=values)
-    flags.DEFINE_integer("processes", 0, "how many there are", flag_values=values)
-    flags.DEFINE_integer("process", -1, "which one this is", flag_values=values)
+    command.define(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
@@ -144,97 +116,6 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
         meant = f" Did you mean --config={rest[1]}?" if rest[1].endswith(".py") else ""
         raise InputError(f"{rest[1]!r} is not a flag; flags look like --name=value, see --help.{meant}")
     return values
-
-
-def _command(values: flags.FlagValues, given: str | None) -> Command:
-    mode: str = values.mode
-    folder: str | None = values.workdir
-    if mode not in MODES:
-        raise InputError(f"--mode={mode}: must be one of {', '.join(MODES)}.{near(mode, MODES)}")
-    if folder is not None and not folder.strip():
-        raise InputError("--workdir is empty: name a folder, or leave the flag out.")
-    if mode in OF_A_RUN and folder is None:
-        raise InputError(f"--mode={mode} needs --workdir=FOLDER, the folder of a run that has saved edits.")
-    to: str | None = values.to
-    form = str(values["as"].value)
-    if form not in FORMS:
-        raise InputError(f"--as={form}: must be one of {', '.join(FORMS)}.{near(form, FORMS)}")
-    if form != FORMS[0] and mode != "export":
-        raise InputError(f"--as={form} is the form of an export: it needs --mode=export.")
-    if mode == "export" and not (to and to.strip()):
-        raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
-    if mode not in TO_A_FOLDER and to is not None:
-        raise InputError(f"--to={to} is where something new goes: it needs --mode={' or --mode='.join(TO_A_FOLDER)}.")
-    if values.batches and mode != "undo":
-        raise InputError(f"--batches={values.batches} says which edits to take back: it needs --mode=undo.")
-    if mode in OF_A_LEDGER:
-        return _revision(mode, folder or "", to, values.batches, given)
-    if mode == "compare":
-        return _comparison(folder or "", to, given)
-    if given is not None:
-        config = values.config
-        path = Path(folder) if folder is not None else _new_folder(Path(given.split(":", 1)[0]).stem)
-    elif mode in OF_A_RUN and folder is not None:
-        path = Path(folder)
-        config = workdir.saved_config(path)
-    else:
-        raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
-    settings.check(config)
-    return Command(config, path, mode, Path(to) if to else None, cluster=_cluster(values, mode), form=form)
-
-
-def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None:
-    """How this process finds the others of its run, if there are others."""
-    coordinator, processes, process = values.coordinator, values.processes, values.process
-    if not coordinator and (processes or process != -1):
-        raise InputError("--processes and --process need --coordinator=HOST:PORT, the address of the first process.")
-    if coordinator and not 0 <= process < processes:
-        raise InputError(
-            f"--coordinator needs --processes=N and --process=I with I from 0 to N - 1, not {processes} and {process}."
-        )
-    if not coordinator and not values.cluster:
-        return None
-    if mode == "export":
-        raise InputError("--mode=export is the work of one process: leave the flags of the cluster out.")
-    return coordinator, processes, process
-
-
-def _comparison(folders: str, to: str | None, given: str | None) -> Command:
-    paths = tuple(Path(name.strip()) for name in folders.split(",") if name.strip())
-    if given is not None:
-        raise InputError("--mode=compare takes runs as they were made: leave --config out, name them with --workdir.")
-    if len(paths) < 2:
-        raise InputError("--mode=compare needs --workdir=FOLDER,FOLDER,... of two finished runs or more.")
-    if to is not None and not to.strip():
-        raise InputError("--to is empty: name a folder, or leave the flag out.")
-    target = Path(to) if to else _new_folder("compare")
-    return Command(ml_collections.ConfigDict().lock(), paths[0], "compare", target, runs=paths)
-
-
-def _revision(mode: str, folders: str, to: str | None, batches: str, given: str | None) -> Command:
-    """What is done with ledgers of edits."""
-    paths = tuple(Path(name.strip()) for name in folders.split(",") if name.strip())
-    wanted = 2 if mode == "merge" else 1
-    if given is not None:
-        raise InputError(f"--mode={mode} takes runs as they were made: leave --config out, name them with --workdir.")
-    if len(paths) != wanted:
-        example = "FOLDER,FOLDER, two runs" if wanted == 2 else "FOLDER, the run"
-        raise InputError(f"--mode={mode} needs --workdir={example} whose edits are meant.")
-    if mode == "undo" and not batches.strip():
-        raise InputError("--mode=undo needs --batches=N,N-N, the batches to take back; 9- means from the ninth on.")
-    if mode in TO_A_FOLDER and not (to and to.strip()):
-        raise InputError(f"--mode={mode} needs --to=FOLDER, where the new edits are to be written.")
-    empty = ml_collections.ConfigDict().lock()
-    return Command(empty, paths[0], mode, Path(to) if to else None, runs=paths, batches=batches)
-
-
-def _new_folder(name: str) -> Path:
-    """runs/<name>-<time>, with a number behind it where that is taken."""
-    plain = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = plain, 2
-    while folder.exists():
-        folder, number = plain.with_name(f"{plain.name}-{number}"), number + 1
-    return folder
 
 
 def _config_given(argv: Sequence[str]) -> str | None:
@@ -282,7 +163,7 @@ def _explain(error: Exception) -> str:
 def _flags_near(name: str) -> str:
     """The flag, or the field by its last part, that may have been meant."""
     fields = [f"config.{field}" for field in settings.FIELDS if field.rpartition(".")[2] == name]
-    return near(f"config.{name}", fields) if fields else near(name, FLAGS)
+    return near(f"config.{name}", fields) if fields else near(name, command.FLAGS)
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.edit import sites as edit_sites
-from emsedit_jax.errors import InputError
+from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import adapter, export, model
 from emsedit_jax.lm.adapter import LowRank
 from emsedit_jax.lm.identity import Identity, identify
@@ -30,8 +30,7 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form
     """
     folder = Workdir(path)
     edits.check_present(folder.edits)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--to={target} is there already: name a folder that is empty, or not there yet.")
+    _check_free(target)
     lm = model.load_lm(
         config.model.name_or_path,
         config.model.dtype,
@@ -42,7 +41,23 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form
     base = identify(config.model.name_or_path, lm.params)
     deltas = edits.load(folder.edits, sites, base)
     say("edits", str(folder.edits))
+    write(form, folder, target, lm, sites, deltas, base)
+
+
+def write(form: str, folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
+    """Writes edits to the new folder `target`; the ledger of `folder`, where it has one, knows them as factors.
+
+    Raises InputError for a form that is not known, and where `target` is taken or cannot be written.
+    """
+    if form not in FORMS:
+        raise InputError(f"there is no form {form!r}; known: {', '.join(FORMS)}.{near(form, FORMS)}")
+    _check_free(target)
     FORMS[form](folder, target, lm, sites, deltas, base)
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
 
 
 def _whole(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:

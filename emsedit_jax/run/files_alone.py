@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emsedit_jax.run.cli import Command
+from emsedit_jax.run.command import Command
 
 
 def run(command: Command) -> None:

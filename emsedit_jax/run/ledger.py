@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import workdir
@@ -110,6 +111,11 @@ class Ledger:
     def file_bytes(self) -> int:
         """What the folder takes on the disk."""
         return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
+
+
+def row(fact: EditRecord) -> dict[str, str]:
+    """A fact as records have it."""
+    return {"id": fact.source, "subject": fact.subject, "prompt": fact.edit.prompt, "answer": fact.edit.answer}
 
 
 def create(path: Path, base: Identity, sites: Sites) -> Ledger:

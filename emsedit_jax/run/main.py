@@ -6,13 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import Preempted
-from emsedit_jax.lm import assets
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import (
     arrays,
@@ -36,7 +34,7 @@ from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.export import run_export
 from emsedit_jax.run.prepare import Prepared, fingerprint, prepare, say
-from emsedit_jax.run.resources import CompileClock
+from emsedit_jax.run.resources import CompileClock, use_compile_cache
 from emsedit_jax.run.stages import Stages, remove_stages
 from emsedit_jax.run.summary import summarise
 from emsedit_jax.run.watch import Diverged
@@ -61,13 +59,6 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
         if config.compile_cache:
             use_compile_cache()
         MODES[mode](config, cluster.agree(path), clock, compiling)
-
-
-def use_compile_cache() -> None:
-    """Keeps compiled programs between runs, in the package's cache folder."""
-    jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from emsedit_jax import sharding
+from emsedit_jax.lm import assets
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -72,6 +73,13 @@ def peak_device_mb() -> float | None:
     found = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     peaks = [peak for peak in found if peak is not None]
     return max(peaks) / 2**20 if peaks else None
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs between runs, in the package's cache folder."""
+    jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 class CompileClock:

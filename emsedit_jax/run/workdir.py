@@ -64,6 +64,14 @@ class Workdir(NamedTuple):
         return self.path / "stages"
 
     @property
+    def session(self) -> Path:
+        return self.path / "session.json"
+
+    @property
+    def facts(self) -> Path:
+        return self.path / "facts.jsonl"
+
+    @property
     def networks(self) -> Path:
         return self.path / "hypernet.safetensors"
 
@@ -88,9 +96,10 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     elsewhere = "name another folder with --workdir, or remove this one"
     if path.exists() and not path.is_dir():
         raise InputError(f"--workdir={path} is a file, not a folder; {elsewhere}.")
-    with reading(path):
-        if not path.exists() or all(_is_hidden(one) for one in path.iterdir()):
-            return
+    if not is_taken(path):
+        return
+    if workdir.session.exists():
+        raise InputError(f"{path} holds a session with edits, and no run; {elsewhere}.")
     if workdir.made_of.exists():
         raise InputError(f"{path} holds edits that were merged or made into one, and no run; {elsewhere}.")
     if not workdir.config.exists():
@@ -100,6 +109,12 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
         finished = "finished " if workdir.summary.exists() else ""
         listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
         raise InputError(f"{path} holds a {finished}run with other settings ({listed}); {elsewhere}.")
+
+
+def is_taken(path: Path) -> bool:
+    """Whether anything lies there beside locks. Raises InputError where that cannot be told."""
+    with reading(path):
+        return path.exists() and not all(_is_hidden(one) for one in path.iterdir())
 
 
 def _is_hidden(path: Path) -> bool:
@@ -146,14 +161,14 @@ def saved_config(path: Path) -> ml_collections.ConfigDict:
     if not workdir.config.is_file():
         raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
     found = read_json(workdir.config, "remove the folder, or name another with --workdir")
-    return ml_collections.ConfigDict(_with_tuples(found)).lock()
+    return ml_collections.ConfigDict(with_tuples(found)).lock()
 
 
-def _with_tuples(obj: Any) -> Any:
+def with_tuples(obj: Any) -> Any:
     """JSON's lists as the tuples that configs hold."""
     if isinstance(obj, dict):
-        return {key: _with_tuples(value) for key, value in obj.items()}
-    return tuple(_with_tuples(value) for value in obj) if isinstance(obj, list) else obj
+        return {key: with_tuples(value) for key, value in obj.items()}
+    return tuple(with_tuples(value) for value in obj) if isinstance(obj, list) else obj
 
 
 # ------------------------------------------------------------------------------------------ writing

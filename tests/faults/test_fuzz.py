@@ -13,6 +13,7 @@ from emsedit_jax.data import records
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import families, gguf_files, hf
 from emsedit_jax.run import cli, ledger
+from emsedit_jax.run.command import FLAGS as NAMED
 from tests.lm import tiny_gguf
 from tests.run import tiny
 
@@ -177,7 +178,7 @@ FIELDS = [name for name, _ in cli.settings.flatten(cli.load_config(str(tiny.ROOT
 NAMES = st.sampled_from(FIELDS) | WORDS
 FLAGS = st.one_of(
     st.builds("--config.{}={}".format, NAMES, WORDS | st.integers() | st.floats() | VALUES),
-    st.builds("--{}={}".format, st.sampled_from(cli.FLAGS[1:]) | WORDS, WORDS),
+    st.builds("--{}={}".format, st.sampled_from(NAMED[1:]) | WORDS, WORDS),
     st.builds("--noconfig.{}".format, NAMES),
     WORDS,
 )

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_editor_is_picked_behind_the_colon():
 
 
 def test_default_workdir_is_new_and_not_made_yet(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.time, "strftime", lambda _: "noon")
+    monkeypatch.setattr(time, "strftime", lambda _: "noon")
     config = f"--config={ROOT / 'configs/quickstart.py'}"
     monkeypatch.chdir(tmp_path)
     assert read(config).workdir == Path("runs/quickstart-noon")
@@ -61,7 +62,7 @@ def test_a_comparison_takes_several_runs(monkeypatch):
     command = read("--mode=compare", "--workdir=runs/one, runs/two,runs/three", "--to=there")
     assert (command.mode, command.to) == ("compare", Path("there"))
     assert command.runs == (Path("runs/one"), Path("runs/two"), Path("runs/three"))
-    monkeypatch.setattr(cli.time, "strftime", lambda _: "noon")
+    monkeypatch.setattr(time, "strftime", lambda _: "noon")
     assert read("--mode=compare", "--workdir=runs/one,runs/two").to == Path("runs/compare-noon")
 
 
@@ -90,7 +91,7 @@ def test_a_comparison_takes_several_runs(monkeypatch):
         ([f"{QUICKSTART}:rank=3"], "unknown config argument 'rank'"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: there is no such flag. Did you mean 'workdir'?"),
         ([QUICKSTART, "--workdir="], "--workdir is empty"),
-        ([QUICKSTART, "--mode=evl"], "must be one of train, eval, export, compare, undo, replay, merge, compact. Did"),
+        ([QUICKSTART, "--mode=evl"], "must be one of train, edit, generate, eval, export, compare"),
         ([QUICKSTART, "train"], "'train' is not a flag"),
         (["--mode=eval"], "--mode=eval needs --workdir=FOLDER"),
         (["--mode=eval", "--workdir=configs"], "configs holds no run"),

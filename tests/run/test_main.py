@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from safetensors.numpy import load_file
 
 from emsedit_jax.data import embedded
-from emsedit_jax.run import arrays, main, workdir
+from emsedit_jax.run import arrays, main, resources, workdir
 from tests.run import tiny
 
 # ---------------------------------------------------------------------------------------------- what a run leaves
@@ -216,7 +216,7 @@ def test_compiled_programs_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("EMSEDIT_CACHE", str(tmp_path / "cache"))
     try:
-        main.use_compile_cache()
+        resources.use_compile_cache()
         assert getattr(jax.config, names[0]) == str(tmp_path / "cache" / "xla")
     finally:
         for name, value in before.items():

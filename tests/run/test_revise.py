@@ -204,7 +204,7 @@ def test_numbers_that_name_nothing(wanted, said):
         (["--mode=merge", "--workdir=x", "--to=y"], "--mode=merge needs --workdir=FOLDER,FOLDER, two runs"),
         (["--mode=merge", "--workdir=x,y"], "--mode=merge needs --to=FOLDER"),
         (["--mode=compact", "--workdir=x"], "--mode=compact needs --to=FOLDER"),
-        (["--mode=compact", "--workdir=x", "--to=y", "--batches=1"], "--batches=1 says which edits to take back"),
+        (["--mode=compact", "--workdir=x", "--to=y", "--batches=1"], "--batches=1 is which edits to take back"),
         (["--mode=eval", "--workdir=x", "--to=y"], "needs --mode=export or --mode=compare or"),
         (["--mode=undo", "--workdir=x", "--batches=1", "--config=configs/quickstart.py"], "leave --config out"),
     ],

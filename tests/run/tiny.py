@@ -9,6 +9,7 @@ from typing import Any
 import launch
 from emsedit_jax.meta.methods import METHODS
 from emsedit_jax.run import cli
+from emsedit_jax.run.command import Command
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tests/golden/models/llama"
@@ -44,7 +45,7 @@ def flags(*more: str, editor: str = "emsedit") -> list[str]:
     ]
 
 
-def command(*more: str, editor: str = "emsedit") -> cli.Command:
+def command(*more: str, editor: str = "emsedit") -> Command:
     """What the flags ask for, checked."""
     return cli.read(["launch.py", *flags(*more, editor=editor)])
 

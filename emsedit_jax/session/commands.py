@@ -1,0 +1,90 @@
+"""`--mode=edit` and `--mode=generate`: a person's own facts written, and an edited model asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm.model import load_lm
+from emsedit_jax.run import workdir
+from emsedit_jax.run.command import Command
+from emsedit_jax.run.prepare import say
+from emsedit_jax.session import given, ready
+from emsedit_jax.session.session import EditSession
+
+
+def run(command: Command) -> None:
+    """Does what the mode says. Raises InputError where that cannot be done."""
+    if command.mode == "edit":
+        run_edit(command.config or None, command.workdir, command.facts, command.yes)
+    else:
+        run_generate(command.workdir, command.prompts)
+
+
+def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, yes: bool) -> None:
+    """Writes the facts of a file into a new session, or into the one saved in `path`, and shows what came of each.
+
+    Args:
+      config: of a new session; None: what is ready for the default model.
+      yes: goes on without asking where edits lie there already.
+
+    Raises InputError for facts that are not in order, and where the answer is no.
+    """
+    wanted = given.read(facts, "eval")
+    given.check_agree(wanted)
+    there = workdir.is_taken(path)
+    if there and config is not None:
+        raise InputError(
+            f"{path} holds edits already, whose settings stay: leave --config out, or name a new --workdir."
+        )
+    session = EditSession.load(path) if there else _new(config)
+    say("networks", session.networks)
+    if there and not yes:
+        _ask(f"{path} holds {len(session.facts)} facts; add these {len(wanted)} to them?")
+    print(session.edit(wanted), flush=True)
+    session.save(path)
+    say("saved", f"{path}: --mode=generate asks, --mode=undo takes back, --mode=export writes the model")
+
+
+def _new(config: ml_collections.ConfigDict | None) -> EditSession:
+    if config is None:
+        return EditSession.from_pretrained(progress=lambda words: say("model", words))
+    model = config.model
+    lm = load_lm(model.name_or_path, model.dtype, accept_terms=model.accept_terms)
+    session = EditSession(ml_collections.ConfigDict(config.to_dict()), lm)
+    session.load_networks(config.editor.get("load") or ready.networks_of(config))
+    return session
+
+
+def _ask(question: str) -> None:
+    """Raises InputError where the answer is not yes, or nobody is there to give one."""
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} Say so with --yes.")
+    if input(f"{question} [y/N] ").strip().casefold() not in ("y", "yes"):
+        raise InputError("nothing was changed.")
+
+
+def run_generate(path: Path, prompts: Sequence[str]) -> None:
+    """Shows how the model goes on after each prompt without and with the edits of `path`.
+
+    Without prompts they are read line by line. Raises InputError where there are no edits.
+    """
+    session = EditSession.load(path)
+    for prompt in prompts or _typed():
+        for words, edited in (("before", False), ("after", True)):
+            said = session.generate(prompt, edited=edited, max_new_tokens=session.config.eval.max_new_tokens)
+            say(words, f"{prompt}{said}".replace("\n", " "))
+
+
+def _typed() -> Iterator[str]:
+    """Lines from the keyboard, or from what is piped in."""
+    if sys.stdin.isatty():
+        print("type the beginning of a text; an empty line ends", flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        yield line.rstrip("\n")

@@ -1,0 +1,131 @@
+"""A session on disk: a workdir whose `session.json` says what the other files do not, so that it can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from emsedit_jax.data import records
+from emsedit_jax.data.cues import Cue, EditRecord
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import Identity
+from emsedit_jax.meta.trajectory import Editor
+from emsedit_jax.run import edits, ledger, lock, networks, workdir
+from emsedit_jax.run.ledger import Ledger
+from emsedit_jax.run.workdir import Workdir
+from emsedit_jax.session import given
+from emsedit_jax.types import Deltas, MetaState
+
+
+class Saved(NamedTuple):
+    """A session's or a run's folder, as far as it can be told without the model."""
+
+    folder: Workdir
+    config: ml_collections.ConfigDict  # not locked
+    ledger: Ledger | None  # None: of a run that kept none
+    facts: Mapping[int, list[EditRecord]]  # batch -> its facts
+    networks: str  # where they are from, in words
+
+
+def read(path: Path) -> Saved:
+    """What lies in the folder. Raises InputError where there is neither a session nor a run, or it is damaged."""
+    folder = Workdir(path)
+    config = ml_collections.ConfigDict(workdir.saved_config(path).to_dict())
+    found = ledger.read(folder.ledger) if (folder.ledger / ledger.NAME).is_file() else None
+    if found is not None and found.damaged:
+        raise InputError(f"{found.lost}; --mode=compact --to=FOLDER makes new edits of those before it.")
+    if folder.stages.exists():
+        raise InputError(f"{path} holds a run that is not finished: finish it first, with the command it began with.")
+    rows = {record.number: record.rows for record in found.records if record.rows} if found is not None else {}
+    if not folder.session.exists():
+        return Saved(folder, config, found, {number: _of_ledger(one) for number, one in rows.items()}, f"of {path}")
+    about = workdir.read_json(folder.session, "name another folder")
+    config = ml_collections.ConfigDict(workdir.with_tuples(about["config"]))
+    facts = {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
+    return Saved(folder, config, found, facts, str(about["networks"]))
+
+
+def _of_ledger(rows: Sequence[Mapping[str, Any]]) -> list[EditRecord]:
+    return [EditRecord(Cue(one["prompt"], one["answer"]), (), (), one["subject"], one["id"]) for one in rows]
+
+
+def _records(rows: Sequence[Mapping[str, Any]], number: int) -> list[EditRecord]:
+    return records.of_objects("facts", list(rows), role="eval", called=f"batch {number}")
+
+
+def write(
+    path: Path,
+    config: ml_collections.ConfigDict,
+    editor: Editor,
+    state: MetaState,
+    deltas: Deltas,
+    base: Identity,
+    history: Ledger,
+    facts: Mapping[int, Sequence[EditRecord]],
+    words: str,
+) -> None:
+    """Writes a session to a new folder, or to the one with an earlier state of the same one; `words`: of its networks.
+
+    Raises InputError where something else lies there, and where it cannot be written.
+    """
+    folder = Workdir(path)
+    with lock.held(path):
+        _check_ours(folder, history)
+        with workdir.writing(path):
+            folder.ledger.mkdir(exist_ok=True)
+        copy(history.path, folder.ledger)
+        edits.save(folder.edits, editor.sites, deltas, base)
+        networks.save(folder.networks, editor, state, base)  # or the statistics alone
+        active = [given.plain(one) for record in history.active() for one in facts[record.number]]
+        with workdir.replacing(folder.facts) as temporary:
+            lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]
+            temporary.write_text("".join(lines), encoding="utf-8")
+        workdir.write_json(folder.config, asking(config, folder, len(active)).to_dict())
+        by_batch = {str(number): [given.plain(one) for one in some] for number, some in facts.items()}
+        workdir.write_json(folder.session, {"config": config.to_dict(), "facts": by_batch, "networks": words})
+
+
+def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml_collections.ConfigDict:
+    """The config with which the folder's own facts are scored, all at once."""
+    found = ml_collections.ConfigDict(config.to_dict())
+    found.dataset.name, found.dataset.valid_path = "facts", str(folder.facts.absolute())
+    found.num_seq, found.dataset.n_edits = 1, max(count, 1)
+    return found
+
+
+def copy(source: Path, target: Path) -> None:
+    """Brings the records and the files of one ledger to the folder of another that has some of them.
+
+    Files of factors never change, so that a second name for them will do where the disk allows it.
+    """
+    with workdir.writing(target):
+        for file in source.glob("*.safetensors"):
+            if (target / file.name).exists():
+                continue
+            try:
+                os.link(file, target / file.name)
+            except OSError:  # another disk
+                with workdir.replacing(target / file.name) as temporary:
+                    shutil.copyfile(file, temporary)
+        with workdir.replacing(target / ledger.NAME) as temporary:
+            shutil.copyfile(source / ledger.NAME, temporary)
+
+
+def _check_ours(folder: Workdir, history: Ledger) -> None:
+    """Whether nothing lies there, or an earlier state of the same history. Raises InputError."""
+    if not workdir.is_taken(folder.path):
+        return
+    if not folder.session.exists():
+        raise InputError(f"{folder.path} is not empty and holds no session; name another folder.")
+    there = ledger.read(folder.ledger)
+    ours = [record.hash for record in history.records]
+    if [record.hash for record in there.records] != ours[: len(there.records)] or there.header() != history.header():
+        raise InputError(
+            f"{folder.path} holds another session, or edits that this one does not know; name another folder."
+        )

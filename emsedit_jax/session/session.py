@@ -1,0 +1,308 @@
+"""The Python face: a model, an editor and the edits made so far.
+
+    from emsedit_jax import EditSession
+
+    session = EditSession.from_pretrained("smollm2-135m")
+    print(session.edit([("The capital of France is", "Lyon")]))
+    print(session.generate("The capital of France is"))
+    session.undo()
+
+Its folder, once saved, is a workdir like that of a run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import ml_collections
+import numpy as np
+
+from emsedit_jax import sharding
+from emsedit_jax.data import embedded, records
+from emsedit_jax.data.cues import EditRecord
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.errors import InputError
+from emsedit_jax.lm.identity import identify
+from emsedit_jax.lm.model import LM, load_lm
+from emsedit_jax.measure.score import means
+from emsedit_jax.meta import trajectory
+from emsedit_jax.run import edits, history, keeper, ledger, ledger_files, prepare
+from emsedit_jax.run import export as exporting
+from emsedit_jax.run import networks as nets
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.run.resources import CompileClock, use_compile_cache
+from emsedit_jax.run.train import train
+from emsedit_jax.run.workdir import Workdir
+from emsedit_jax.session import files, given, ready, work
+from emsedit_jax.session.files import Saved
+from emsedit_jax.session.given import Facts
+from emsedit_jax.session.told import EditReport, ScoreReport
+from emsedit_jax.types import MetaState
+
+
+class EditSession:
+    """A model under edits that are made, looked at and taken back one after the other.
+
+    The model's weights never change: an edit is a tree of weight changes beside them.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, lm: LM):
+        """Use `from_pretrained` or `load`.
+
+        Args:
+          config: complete, see `run/defaults.py`.
+          lm: the model that it names.
+        """
+        if config.compile_cache:
+            use_compile_cache()
+        ready.fill_sites(config, lm.config)
+        self.config, self.lm = config, lm
+        self._base = identify(config.model.name_or_path, lm.params)
+        self._editor = prepare.editor_of(config, lm.config)
+        self._state = trajectory.init(self._editor, config.seed)
+        self._deltas = no_edit(self._editor.sites)
+        self._folder = Workdir(Path(tempfile.mkdtemp(prefix="emsedit-")))  # of the history, until it is saved
+        weakref.finalize(self, shutil.rmtree, self._folder.path, ignore_errors=True)
+        self._ledger = ledger.create(self._folder.ledger, self._base, self._editor.sites)
+        self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
+        self._last: tuple[int, ...] = ()  # batches of the last edit
+        self.networks = "none needed" if not self._editor.method.learned else "untrained"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = "smollm2-135m",
+        editor: str = "emsedit",
+        *,
+        networks: str | Path | None = None,
+        dtype: str = "auto",
+        accept_terms: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> EditSession:
+        """A session on a model by name, Hugging Face folder or `org/name` of the hub; nothing is edited yet.
+
+        Args:
+          editor: emsedit, rledit, malmen, mend or ultraedit.
+          networks: trained before: a run's folder, a saved session's, or their file. None: those that come with the
+            package for this model, if there are any; else they are as they are drawn until `train` is called.
+          dtype: of the weights: auto, float32, bfloat16.
+          accept_terms: the terms of use of a model that has some are accepted.
+          settings: fields of the config by their full names, such as `{"editor.lr": 1e-4, "dataset.n_edits": 20}`.
+          progress: is told, in words, of a download or conversion.
+
+        Raises InputError for whatever is wrong with these.
+        """
+        config = ready.config_of(str(model), editor, dict(settings or {}) | {"model.dtype": dtype})
+        session = cls(config, load_lm(model, dtype, accept_terms=accept_terms, progress=progress))
+        session.load_networks(networks if networks is not None else ready.networks_of(session.config))
+        return session
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EditSession:
+        """The session saved in `folder`, or one that goes on from the run there, with its networks and its edits.
+
+        Raises InputError where there is none, it is damaged, or its model has other weights now.
+        """
+        saved = files.read(Path(folder))
+        model = saved.config.model
+        session = cls(saved.config, load_lm(model.name_or_path, model.dtype, accept_terms=model.accept_terms))
+        session._open(saved)
+        return session
+
+    # ------------------------------------------------------------------------------------------ what it is for
+
+    def train(self, facts: Facts | None = None) -> int:
+        """Trains the networks on facts with paraphrases; edits stay as they are. Returns how many facts were used.
+
+        None: facts that come with the package. Raises InputError for an editor without networks, and for facts that
+        cannot be learned from.
+        """
+        if not self._editor.method.learned:
+            raise InputError(f"{self.config.editor.name} has no networks to train: edit at once.")
+        if facts is None:
+            taught = records.load("worldfacts", embedded.path("train"), role="train", limit=ready.LESSONS)
+        else:
+            taught = given.read(facts, "train")
+        n_edits = min(self.config.dataset.n_edits, len(taught))
+        count = len(taught) // n_edits
+        config = self.config.copy_and_resolve_references()
+        config.num_seq, config.dataset.n_edits = max(count, 2), n_edits  # (1 would be batch mode, with other networks)
+        learning = prepare.learning_of(config, self._editor.method, count)
+        given.check_lessons(config, taught[: count * n_edits], learning)
+        plan = given.batches(config, self.lm, taught, n_edits, count)
+        run = given.prepared(config, self.lm, self._base, self._editor, plan, learning)
+        state = trajectory.init(self._editor, self.config.seed, learning)
+        with CompileClock() as compiling:
+            clock = PhaseClock(compiling)
+            found, used = train(run, state, clock, lambda row: None, keeper.nothing(clock))
+        self._state = MetaState(found.thetas, found.stats, (), ())
+        self.networks = f"trained on {used} facts"
+        return used
+
+    def load_networks(self, path: str | Path | None) -> None:
+        """Takes over networks that were trained before; without a path, or without networks, all stays as it is.
+
+        Raises InputError where there are none, and for networks of another editor, model, site or size.
+        """
+        if path is not None and self._editor.method.learned:
+            file = nets.file_of(str(path))
+            self._state = nets.load(file, self._editor, self._state, self._base)
+            self.networks = f"trained, from {file}"
+
+    def edit(self, facts: Facts) -> EditReport:
+        """Writes facts, batch after batch, and tells what came of each. Either all of them are written, or none.
+
+        Args:
+          facts: a list of `{"prompt": ..., "answer": ...}` with, where you have them, `subject`, `paraphrases` (texts)
+            and `unrelated` (`{"prompt", "answer"}`); or of (prompt, answer) pairs; or the name of a file of such.
+
+        Raises InputError for facts that are not in order or contradict each other, and where a solve goes wrong.
+        """
+        wanted = given.read(facts, "eval")
+        given.check_agree(wanted)
+        looked_at = given.with_nearby(wanted, self.facts)
+        size = self.config.dataset.n_edits
+        runs = [self._prepared(part) for part in given.cut(looked_at, size)]
+        began, former = time.monotonic(), self._deltas
+        deltas, state, written = former, self._state, []
+        for number, run in enumerate(runs):
+            deltas, state, factors = work.edit_in(run, deltas, state, number)
+            written.append(factors)
+        jax.block_until_ready(deltas)
+        seconds = time.monotonic() - began
+        told = [work.reports(run, former, deltas, self.config.eval.max_new_tokens) for run in runs]
+        self._keep(given.cut(wanted, size), written, told)
+        self._deltas, self._state = deltas, state
+        return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
+
+    @overload
+    def generate(self, prompts: str, max_new_tokens: int = 32, *, edited: bool = True, **drawing: Any) -> str: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int = 32, *, edited: bool = True, **drawing: Any
+    ) -> list[str]: ...
+    def generate(self, prompts, max_new_tokens=32, *, edited=True, **drawing):
+        """How the model goes on after a text, or after each of several.
+
+        Args:
+          edited: False asks the model as it was.
+          drawing: `temperature`, `top_k`, `top_p`, `seed` as in `LM.generate`; without them the likeliest token.
+        """
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        sites, deltas = (self._editor.sites, self._deltas) if edited else ((), None)
+        said = self.lm.generate(asked, max_new_tokens, sites=sites, deltas=deltas, **drawing)
+        return said[0] if isinstance(prompts, str) else said
+
+    def score(self, facts: Facts | None = None) -> ScoreReport:
+        """How many answer tokens are right with and without the edits, of the facts given; None: of those edited in.
+
+        Raises InputError for facts that are not in order, and where there are none.
+        """
+        asked = self.facts if facts is None else given.read(facts, "eval")
+        if not asked:
+            raise InputError("nothing is edited yet: edit first, or give facts to score.")
+        runs = [self._prepared(part) for part in given.cut(asked, self.config.dataset.n_edits)]
+        plain = no_edit(self._editor.sites)
+        sides = (means([work.shares(run, deltas) for run in runs]) for deltas in (plain, self._deltas))
+        return ScoreReport(next(sides), next(sides), len(asked))
+
+    def undo(self, *batches: int) -> tuple[EditRecord, ...]:
+        """Takes batches back, to the last bit as if they had not been made; without numbers those of the last `edit`.
+
+        Returns their facts. Raises InputError for numbers that are not in force.
+        """
+        numbers = batches or tuple(number for number in self._last if number in self.batches)
+        if not numbers:
+            raise InputError("there is nothing to take back.")
+        self._deltas, write = history.undo(self._ledger, numbers)
+        write()
+        return tuple(one for number in sorted(set(numbers)) for one in self._facts[number])
+
+    @property
+    def batches(self) -> dict[int, list[EditRecord]]:
+        """The batches in force by number, each with its facts."""
+        return {record.number: self._facts[record.number] for record in self._ledger.active()}
+
+    @property
+    def facts(self) -> list[EditRecord]:
+        """All facts in force, in the order they were written."""
+        return [one for facts in self.batches.values() for one in facts]
+
+    # ------------------------------------------------------------------------------------------ files
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes networks, edits and history to a new folder, or to the one that this session was saved to before.
+
+        The folder is a workdir: `launch.py --mode=undo|eval|export|generate --workdir=FOLDER` work on it. Raises
+        InputError where something else lies there.
+        """
+        made = self._state, self._deltas, self._base, self._ledger, self._facts
+        files.write(Path(folder), self.config, self._editor, *made, self.networks)
+        return Path(folder)
+
+    def export(self, folder: str | Path, form: str = "model") -> Path:
+        """Writes the edited model to a new folder, as others load it.
+
+        Args:
+          form: model: a Hugging Face folder; deltas: the weight changes alone; lora: an adapter that PEFT loads.
+
+        Raises InputError where something lies there, or the disk refuses.
+        """
+        target = Path(folder)
+        exporting.write(form, self._folder, target, self.lm, self._editor.sites, self._deltas, self._base)
+        return target
+
+    def __repr__(self) -> str:
+        facts, batches = len(self.facts), len(self.batches)
+        about = f"{self.config.model.name_or_path}, {self.config.editor.name}, networks {self.networks}"
+        return f"EditSession({about}, {facts} facts in {batches} batches)"
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _prepared(self, facts: Sequence[EditRecord]) -> Prepared:
+        plan = given.batches(self.config, self.lm, facts, len(facts))
+        return given.prepared(self.config, self.lm, self._base, self._editor, plan)
+
+    def _keep(self, parts: Sequence[list[EditRecord]], written: Sequence[Any], told: Sequence[Any]) -> None:
+        """Writes the batches into the history."""
+        numbers = []
+        for facts, factors, reports in zip(parts, written, told, strict=True):
+            number = len(self._ledger.records) + 1
+            name = ledger_files.name_of(number)
+            digest = ledger_files.write(self._ledger.path / name, factors)
+            rows = [ledger.row(one) for one in facts]
+            scores = {name: after for name, (_, after) in EditReport((), tuple(reports), 0.0).scores.items()}
+            self._ledger.append(ledger.EDIT, rows, scores, name, digest)
+            self._facts[number] = facts
+            numbers.append(number)
+        self._last = tuple(numbers)
+
+    def _open(self, saved: Saved) -> None:
+        """Takes over what was saved; the folder itself stays as it is until `save`."""
+        if saved.folder.networks.exists() or self._editor.method.learned:
+            self._state = nets.load(nets.file_of(str(saved.folder.path)), self._editor, self._state, self._base)
+            self.networks = saved.networks
+        if saved.ledger is None:  # of a run that kept none: its edits are one batch
+            self._deltas = edits.load(saved.folder.edits, self._editor.sites, self._base)
+            dense = ledger_files.write_dense(self._ledger.path / ledger_files.name_of(1), self._on_host())
+            self._ledger.append(ledger.DENSE, (), {}, ledger_files.name_of(1), dense)
+            self._facts = {1: []}
+            return
+        ledger.check_base(saved.ledger, self._base)
+        files.copy(saved.ledger.path, self._ledger.path)
+        self._ledger = ledger.read(self._ledger.path)
+        self._deltas = history.deltas(self._ledger)
+        self._facts = dict(saved.facts)
+        self._last = tuple(self.batches)[-1:]
+
+    def _on_host(self) -> tuple[np.ndarray, ...]:
+        return tuple(map(sharding.host, self._deltas))

@@ -1,0 +1,58 @@
+"""What a session does with one batch of facts: writing them, scoring them, and telling what an edit did to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from emsedit_jax.edit.step import StepAux
+from emsedit_jax.measure import speech
+from emsedit_jax.measure.score import Shares, score_edits
+from emsedit_jax.meta import trajectory
+from emsedit_jax.run import ledger_files, watch
+from emsedit_jax.run.editing import prompts_of
+from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.session.told import Checked, FactReport
+from emsedit_jax.types import Deltas, MetaState
+
+
+def edit_in(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> tuple[Deltas, MetaState, Any]:
+    """One batch more; its factors are brought to the host."""
+
+    def told(aux: StepAux) -> tuple[Any, Any]:
+        return watch.of_step(run.editor, aux), aux.factors
+
+    prompts = prompts_of(run, "edit", run.valid_plan, 0, "edit")
+    before = deltas
+    deltas, state, steps = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts, told, factors=True)
+    rows, factors = zip(*steps, strict=True)
+    place = {"phase": "edit", "batch": number}
+    watch.check(run.editor, place, jax.device_get(watch.step_row(rows)), before, state)
+    return deltas, state, ledger_files.gathered(factors)
+
+
+def shares(run: Prepared, deltas: Deltas) -> Shares:
+    """ES, GS and LS of every prompt of the only batch."""
+    return next(score_edits(run.under(deltas), run.score_plan, [0]))
+
+
+def reports(run: Prepared, before: Deltas, after: Deltas, max_new_tokens: int) -> list[FactReport]:
+    """What an edit did to the facts of a batch."""
+    facts, plan = run.valid_plan.records(0), run.valid_plan
+    prompts = [one.edit.prompt for one in facts]
+    said = [speech.lines(run.under(one), run.lm.tokenizer, prompts, max_new_tokens) for one in (before, after)]
+    pairs = [shares(run, one) for one in (before, after)]
+
+    def checked(kind: str, name: str) -> list[list[Checked]]:
+        found: list[list[Checked]] = [[] for _ in facts]
+        cues = [cue for one in facts for cue in one.cues(kind)]
+        for owner, cue, *pair in zip(plan.owners(0, kind), cues, *(one[name] for one in pairs), strict=True):
+            found[owner].append(Checked(cue.prompt, cue.answer, *map(float, pair)))
+        return found
+
+    kinds = (checked(kind, name) for kind, name in (("edit", "ES"), ("equiv", "GS"), ("unrel", "LS")))
+    return [
+        FactReport(asked[0], was, now, tuple(equiv), tuple(unrel))
+        for asked, equiv, unrel, was, now in zip(*kinds, *said, strict=True)
+    ]

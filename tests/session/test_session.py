@@ -1,0 +1,231 @@
+"""The Python face: edits made, looked at, taken back, saved and opened again, on the tiny recorded Llama."""
+
+import jax
+import numpy as np
+import pytest
+
+from emsedit_jax import EditSession, InputError
+from emsedit_jax.edit.step import no_edit
+from emsedit_jax.lm.model import load_lm
+from emsedit_jax.run import ledger
+from emsedit_jax.session import ready
+from tests.run import tiny
+from tests.session.small import FACTS, session
+
+
+def bits(one: EditSession) -> list[bytes]:
+    """The edits, to the last bit."""
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(one._deltas)]
+
+
+@pytest.fixture
+def edited() -> EditSession:
+    """One fact in a batch, then two in another."""
+    one = session()
+    one.edit(FACTS[:1])
+    one.edit(FACTS[1:])
+    return one
+
+
+def test_an_edit_is_told_fact_by_fact():
+    one = session()
+    report = one.edit(FACTS)
+    assert report.batches == (1,)
+    hamlet, tower, capital = report.facts
+    assert [fact.asked.prompt for fact in report.facts] == [fact["prompt"] for fact in FACTS]
+    assert [each.prompt for each in hamlet.paraphrases] == FACTS[0]["paraphrases"]
+    assert hamlet.nearby[0].prompt == "Water boils at"
+    assert all(len(fact.nearby) >= 1 for fact in report.facts)
+    assert tower.paraphrases == ()
+    before, after = report.scores["ES"]
+    assert after > before
+    assert after == pytest.approx(100 * np.mean([fact.asked.after for fact in report.facts]))
+    assert capital.said_after == one.generate("The capital of France is", 4).strip().split("\n")[0].strip()
+    assert "undo(1)" in str(report)
+    assert "<td>The Eiffel Tower is in</td>" in report._repr_html_()
+
+
+def test_a_report_escapes_what_facts_say():
+    one = session()
+    report = one.edit([("<script>alert(1)</script> is", "here")])
+    assert "<script>" not in report._repr_html_()
+
+
+def test_pairs_and_a_single_fact_are_facts_too():
+    one = session()
+    assert len(one.edit(("The Eiffel Tower is in", "Rome")).facts) == 1
+    assert len(one.edit([("Water boils at", "50 degrees"), ("Ice melts at", "10 degrees")]).facts) == 2
+    assert len(one.edit(FACTS[0]).facts) == 1
+    assert [fact.edit.answer for fact in one.facts] == ["Rome", "50 degrees", "10 degrees", "Jane Austen"]
+
+
+def test_more_facts_than_a_batch_holds_are_cut_evenly():
+    one = session()
+    report = one.edit([(f"The number {number} is called", "seven") for number in range(9)])
+    assert [len(facts) for facts in one.batches.values()] == [3, 3, 3]
+    assert report.batches == (1, 2, 3)
+    assert len(report.facts) == 9
+
+
+def test_undo_gives_back_every_bit(edited):
+    first = session()
+    first.edit(FACTS[:1])
+    taken = edited.undo()
+    assert [fact.edit.prompt for fact in taken] == [fact["prompt"] for fact in FACTS[1:]]
+    assert bits(edited) == bits(first)
+    edited.undo(1)
+    assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited._editor.sites))]
+    with pytest.raises(InputError, match="nothing to take back"):
+        edited.undo()
+    with pytest.raises(InputError, match="no batch 1 in force"):
+        edited.undo(1)
+
+
+def test_scores_are_of_the_facts_in_force(edited):
+    told = edited.score()
+    assert told.facts == 3
+    assert told.edited["ES"] > told.unedited["ES"]
+    edited.undo()
+    assert edited.score().facts == 1
+    other = edited.score([("Water boils at", "100 degrees")])
+    assert (other.facts, set(other.edited)) == (1, {"ES"})
+    assert "ES" in str(told)
+
+
+def test_generate_with_and_without_the_edits(edited):
+    lm = load_lm(tiny.MODEL)
+    prompt = FACTS[1]["prompt"]
+    assert edited.generate(prompt, 6, edited=False) == lm.generate([prompt], 6)[0]
+    assert edited.generate([prompt, "Water"], 6, edited=False) == lm.generate([prompt, "Water"], 6)
+    assert edited.generate(prompt, 6) != edited.generate(prompt, 6, edited=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "fault"),
+    [
+        ([], "there are no facts"),
+        ([{"prompt": "x"}], "answer"),
+        ([{"prompt": "x", "answer": "y", "paraphrase": ["z"]}, {"promt": "x", "answer": "y"}], "promt"),
+        ([("x is", "a"), ("x is", "b")], "answer 'x is' differently"),
+        ([("x is", "a"), "x"], "row 1"),
+        ("nowhere.csv", "no such file"),
+    ],
+)
+def test_facts_that_are_not_in_order_change_nothing(facts, fault, edited):
+    before = bits(edited)
+    with pytest.raises(InputError, match=fault):
+        edited.edit(facts)
+    assert bits(edited) == before
+    assert len(edited.facts) == 3
+
+
+def test_a_solve_that_goes_wrong_changes_nothing(edited):
+    before = bits(edited)
+    broken = session(**{"editor.lr": 1e38})
+    with pytest.raises(InputError, match="have diverged"):
+        broken.edit(FACTS)
+    assert (broken.facts, broken._ledger.records) == ([], [])
+    assert bits(edited) == before
+
+
+def test_a_session_is_saved_and_goes_on(edited, tmp_path):
+    assert edited.save(tmp_path / "saved") == tmp_path / "saved"
+    again = EditSession.load(tmp_path / "saved")
+    assert bits(again) == bits(edited)
+    assert again.facts == [
+        one.__class__(one.edit, one.equiv, one.unrel, one.subject, other.source)
+        for one, other in zip(edited.facts, again.facts, strict=True)
+    ]
+    last = ("Ice melts at", "10 degrees")
+    again.edit(last)
+    edited.edit(last)
+    assert bits(again) == bits(edited)  # also the statistics went on
+    again.save(tmp_path / "saved")
+    assert len(EditSession.load(tmp_path / "saved").facts) == 4
+
+
+def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
+    edited.save(tmp_path / "saved")
+    assert tiny.call("--mode=undo", f"--workdir={tmp_path / 'saved'}", "--batches=2") == 0
+    assert EditSession.load(tmp_path / "saved").facts == EditSession.load(tmp_path / "saved").batches[1]
+    assert tiny.call("--mode=eval", f"--workdir={tmp_path / 'saved'}") == 0
+    assert tiny.read(tmp_path / "saved" / "eval.json")["edits"] == 3  # also what is undone is asked
+    capsys.readouterr()
+
+
+def test_a_folder_with_something_else_is_not_written_over(edited, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(InputError, match="holds no session"):
+        edited.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    edited.save(tmp_path / "saved")
+    other = session()
+    other.edit(FACTS[2])
+    with pytest.raises(InputError, match="another session"):
+        other.save(tmp_path / "saved")
+    assert len(ledger.read(tmp_path / "saved" / "edits").records) == 2
+
+
+def test_a_run_is_not_made_in_a_session_s_folder(edited, tmp_path, capsys):
+    edited.save(tmp_path / "saved")
+    assert tiny.call(*tiny.flags(f"--workdir={tmp_path / 'saved'}")) == 2
+    assert "holds a session" in capsys.readouterr().err
+
+
+def test_a_session_goes_on_from_a_run(tmp_path, capsys):
+    tiny.train(tmp_path / "run")
+    one = EditSession.load(tmp_path / "run")
+    assert len(one.facts) == 8
+    one.edit(FACTS[:1])
+    with pytest.raises(InputError, match="holds no session"):
+        one.save(tmp_path / "run")
+    one.undo(1, 2, 3)
+    assert one.facts == []
+    capsys.readouterr()
+
+
+def test_an_export_is_the_edited_model(edited, tmp_path):
+    edited.export(tmp_path / "model")
+    lm = load_lm(tmp_path / "model")
+    assert lm.generate(["The Eiffel Tower is in"], 6) == edited.generate(["The Eiffel Tower is in"], 6)
+    edited.export(tmp_path / "lora", "lora")
+    assert {path.name for path in (tmp_path / "lora").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+    with pytest.raises(InputError, match="Did you mean 'lora'"):
+        edited.export(tmp_path / "other", "loar")
+    with pytest.raises(InputError, match="is there already"):
+        edited.export(tmp_path / "model")
+
+
+def test_networks_are_trained_and_kept(tmp_path, capsys):
+    one = session("emsedit")
+    assert one.networks == "untrained"
+    before = jax.device_get(one._state.thetas)
+    facts = [fact | {"paraphrases": ["In other words?"]} for fact in FACTS]
+    assert one.train(facts) == 3
+    assert one.networks == "trained on 3 facts"
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, one._state.thetas)), strict=True))
+    one.edit(FACTS)
+    one.save(tmp_path / "saved")
+    other = session("emsedit")
+    other.load_networks(tmp_path / "saved")
+    assert "saved" in other.networks
+    with pytest.raises(InputError, match="has no networks"):
+        session().train()
+    with pytest.raises(InputError, match="a paraphrase"):
+        one.train([("x is", "y")])
+    capsys.readouterr()
+
+
+def test_settings_are_checked():
+    with pytest.raises(InputError, match=r"editor\.lrr.*Did you mean 'editor\.lr'"):
+        EditSession.from_pretrained(tiny.MODEL, settings={"editor.lrr": 1})
+    with pytest.raises(InputError, match="Did you mean 'emsedit'"):
+        EditSession.from_pretrained(tiny.MODEL, "emsedi")
+    with pytest.raises(InputError, match="must be"):
+        EditSession.from_pretrained(tiny.MODEL, settings={"editor.lr": -1.0})
+
+
+def test_sites_that_nobody_named_are_high_in_the_model():
+    config = ready.config_of(str(tiny.MODEL), "ultraedit", {})
+    ready.fill_sites(config, load_lm(tiny.MODEL).config)
+    assert config.model.edit_modules == ("model.layers.4.mlp.gate_proj", "model.layers.4.mlp.up_proj")
