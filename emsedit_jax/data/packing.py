@@ -20,6 +20,7 @@ from emsedit_jax.types import NO_LABEL, Batch
 _LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
 MOST_WASTE = 0.15  # share of padding in the work, from which two shapes are better than one
 FEW = 8  # passes for which another shape's programs are not worth compiling
+_ROOMY = 64  # columns of a roomy shape, where no prompt is longer
 _WIDEST = 128  # wider rows are only taken for a longer prompt: attention is quadratic in t
 
 
@@ -234,12 +235,11 @@ def roomy_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> Pack
 
     Raises: InputError for an unknown token rule.
     """
-    b, t, a, n, p = plan_shape(batches, token_rule)
-    t = _LANES * _few(t // _LANES)
+    _, _, a, n, p = plan_shape(batches, token_rule)
     lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
-    b = max([b, *(first_fit(row, t).rows for row in lengths)])
-    a, n, p = (_LANES * _few(size // _LANES) for size in (a, n, p or 0))
-    return PackShape(_few(b), t, a, n, p)
+    t = max(_ROOMY, _up(max((row[0] for row in lengths if row), default=1)))
+    t, a, n, p = (_LANES * _few(size // _LANES) for size in (t, a, n, p or 0))
+    return PackShape(_few(max([1, *(first_fit(row, t).rows for row in lengths)])), t, a, n, p)
 
 
 def _few(size: int) -> int:

@@ -28,6 +28,8 @@ Facts = str | Path | Mapping[str, Any] | Sequence[Any]  # a file, one fact, or s
 def read(facts: Facts, role: Role) -> list[EditRecord]:
     """The facts of a table or of lines of JSON, of mappings with `prompt`, `answer`, ..., or of (prompt, answer) pairs.
 
+    Records stay as they are.
+
     Raises InputError with everything that is wrong with them.
     """
     if isinstance(facts, (str, Path)):
@@ -37,6 +39,9 @@ def read(facts: Facts, role: Role) -> list[EditRecord]:
         raise InputError("there are no facts: give at least one, such as {'prompt': ..., 'answer': ...}.")
     if len(rows) == 2 and all(isinstance(one, str) for one in rows):
         rows = [tuple(rows)]  # one pair
+    known = [one for one in rows if isinstance(one, EditRecord)]
+    if len(known) == len(rows):
+        return known
     return records.of_objects("facts", [_object(row) for row in rows], role=role)
 
 

@@ -41,7 +41,7 @@ def test_an_edit_is_told_fact_by_fact():
     assert after > before
     assert after == pytest.approx(100 * np.mean([fact.asked.after for fact in report.facts]))
     assert capital.said_after == one.generate("The capital of France is", 4).strip().split("\n")[0].strip()
-    assert "undo(1)" in str(report)
+    assert "batch 1, written in" in str(report)
     assert "<td>The Eiffel Tower is in</td>" in report._repr_html_()
 
 
