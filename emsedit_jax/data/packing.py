@@ -87,7 +87,8 @@ def pack(
     sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`. Other tokens
     that are too many for `p` follow the answer rows: a shape need not have room for the most of both sorts.
     With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels. `weights` are
-    those of the prompts' rows where these are a part of something larger.
+    those of the prompts' rows where these are a part of something larger; the rows of a prompt with weight 0 are held:
+    their keys are taken in, and nothing is to be written there.
 
     Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
     """
@@ -126,7 +127,7 @@ def pack(
         weights_a=_filled("a", [np.repeat(weights[order], counts)], shape.a, 0, np.float32),
         item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
         capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
-        captured_n=np.arange(shape.n) < sum(map(len, captured)),
+        captured_n=_filled("n", [np.repeat(weights[order] > 0, [len(one) for one in captured])], shape.n, False, bool),
         versus_a=_filled("a", [_versus(item) for item in ranked], shape.a, NO_LABEL, np.int32) if compare else None,
         only_answers=token_rule.startswith("ans"),
     )

@@ -27,6 +27,7 @@ def config(editor: str = "emsedit", iters: int = 0, *, batch: bool = False) -> m
     found.dataset.name = "worldfacts"
     found.dataset.n_edits = 20  # facts of an edit batch
     found.dataset.batch_size = 4  # prompts of a micro-batch: the unit the loss is averaged in
+    found.dataset.hold = 0  # facts much alike, of those that come with the package, that each edited one leaves alone
     found.dataset.train_path = ""  # "": the rows that come with the package
     found.dataset.valid_path = ""
     found.dataset.shuffle = False  # False: file order

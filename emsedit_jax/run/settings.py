@@ -118,6 +118,7 @@ FIELDS: dict[str, Field] = {
     "ledger.snapshot_every": whole(0),
     "dataset.name": one_of(tuple(READERS)),
     "dataset.n_edits": whole(1),
+    "dataset.hold": whole(0),
     "dataset.batch_size": whole(1),
     "dataset.train_path": TEXT,
     "dataset.valid_path": TEXT,

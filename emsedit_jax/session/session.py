@@ -26,7 +26,7 @@ import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.data import embedded, records
-from emsedit_jax.data.cues import EditRecord
+from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import identify
@@ -169,9 +169,12 @@ class EditSession:
         """
         wanted = given.read(facts, "eval")
         given.check_agree(wanted)
-        looked_at = given.with_nearby(wanted, self.facts)
+        looked_at = given.with_nearby(wanted, self.facts, self.config.dataset.hold)
         size = self.config.dataset.n_edits
-        runs = [self._prepared(part) for part in given.cut(looked_at, size)]
+        runs = [
+            self._prepared([one.watched for one in part], [cue for one in part for cue in one.held])
+            for part in given.cut(looked_at, size)
+        ]
         began, former = time.monotonic(), self._deltas
         deltas, state, written = former, self._state, []
         for number, run in enumerate(runs):
@@ -268,8 +271,8 @@ class EditSession:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _prepared(self, facts: Sequence[EditRecord]) -> Prepared:
-        plan = given.batches(self.config, self.lm, facts, len(facts))
+    def _prepared(self, facts: Sequence[EditRecord], held: Sequence[Cue] = ()) -> Prepared:
+        plan = given.batches(self.config, self.lm, facts, len(facts), held=held)
         return given.prepared(self.config, self.lm, self._base, self._editor, plan)
 
     def _keep(self, parts: Sequence[list[EditRecord]], written: Sequence[Any], told: Sequence[Any]) -> None:

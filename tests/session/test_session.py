@@ -94,7 +94,7 @@ def test_scores_are_of_the_facts_in_force(edited):
 
 def test_generate_with_and_without_the_edits(edited):
     lm = load_lm(tiny.MODEL)
-    prompt = FACTS[1]["prompt"]
+    prompt = "The Eiffel Tower is in"
     assert edited.generate(prompt, 6, edited=False) == lm.generate([prompt], 6)[0]
     assert edited.generate([prompt, "Water"], 6, edited=False) == lm.generate([prompt, "Water"], 6)
     assert edited.generate(prompt, 6) != edited.generate(prompt, 6, edited=False)
