@@ -53,7 +53,8 @@ def test_held_rows_are_in_x_and_zero_in_y(name, params):
         assert editor.method.rule.ridge is not None
         assert aux.shift is not None
         lambda_s = editor.method.rule.ridge(SITES[g], editor.specs[0], theta[g])
-        for x_nk, y_nv, ridge, shift_kv in zip(*map(np.float64, (x_snk, y_snv, lambda_s)), aux.shift[g], strict=True):
+        wide = [np.asarray(one, np.float64) for one in (x_snk, y_snv, lambda_s)]
+        for x_nk, y_nv, ridge, shift_kv in zip(*wide, aux.shift[g], strict=True):
             expected = np.linalg.solve(x_nk.T @ x_nk + ridge * np.eye(x_nk.shape[1]), x_nk.T @ y_nv)
             assert_close(shift_kv, expected, rel=1e-4)
 
