@@ -36,7 +36,7 @@ def read(facts: Facts, role: Role) -> list[EditRecord]:
     """
     if isinstance(facts, (str, Path)):
         return records.load("facts", facts, role=role)
-    rows = [facts] if isinstance(facts, Mapping) else list(facts)
+    rows: list[Any] = [facts] if isinstance(facts, Mapping) else list(facts)
     if not rows:
         raise InputError("there are no facts: give at least one, such as {'prompt': ..., 'answer': ...}.")
     if len(rows) == 2 and all(isinstance(one, str) for one in rows):
