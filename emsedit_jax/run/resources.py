@@ -74,6 +74,12 @@ def peak_device_mb() -> float | None:
     return max(peaks) / 2**20 if peaks else None
 
 
+def peaks_mb() -> dict[str, float]:
+    """Both peaks so far, those that are counted: of the `host` process, and of its busiest `device`."""
+    device = peak_device_mb()
+    return {"host": round(peak_rss_mb(), 1)} | ({} if device is None else {"device": round(device, 1)})
+
+
 class CompileClock:
     """Adds up XLA's compilation while it is open.
 
