@@ -10,7 +10,7 @@ import ml_collections
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.errors import Preempted
+from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import (
     arrays,
@@ -22,6 +22,7 @@ from emsedit_jax.run import (
     items,
     lock,
     networks,
+    page,
     report,
     scoring,
     stopping,
@@ -86,7 +87,9 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 def _show_finished(folder: Workdir) -> None:
     """A run that was made before: what it found."""
     summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
-    remove_stages(folder)  # of a run that died between its last two steps
+    remove_stages(folder)  # of a run that died between its last steps
+    if not folder.report.exists():
+        _write_page(folder)
     say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
     _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
 
@@ -121,11 +124,23 @@ def _go_through(
     along = {"so_far": edited.so_far, "ability": edited.ability}
     shown = [example._asdict() for example in examples]
     more: dict[str, Any] = {"trained_on": trained_on, "along": along, "ledger": edited.ledger, "examples": shown}
+    more["failures"] = examine.failed(run.valid_plan, questions, before, after)
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     summary |= more
     workdir.write_json(folder.summary, summary)
     stages.finish()
+    _write_page(folder)
     _show(summary, examples, folder)
+
+
+def _write_page(folder: Workdir) -> None:
+    """Writes report.html. Where that cannot be done it is said, and the run is finished all the same."""
+    if not sharding.is_first():
+        return
+    try:
+        page.write(folder)
+    except InputError as error:
+        say("warning", f"{error} --mode=report writes it later.")
 
 
 def first_networks(run: Prepared) -> MetaState:

@@ -30,6 +30,7 @@ Edit a language model's facts and score the result.
                          --as=deltas: the changes of its weights alone; --as=lora: an adapter that PEFT loads;
                          compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
                          runs/compare-<time>);
+                         report: write a run's report.html anew, --workdir=RUN;
                          undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
                          replay: make the run's edits anew from its ledger, --workdir=RUN;
                          merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;

@@ -48,6 +48,10 @@ class Workdir(NamedTuple):
         return self.path / "curve.png"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def edits(self) -> Path:
         return self.path / "edits.safetensors"
 
@@ -123,7 +127,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png)", path.name) is not None
+    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png|html)", path.name) is not None
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

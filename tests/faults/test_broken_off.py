@@ -24,7 +24,7 @@ HELD_OUT = (
     "--config.train.holdout=1",
 )
 EDITORS = {"emsedit": LONG, "rledit": LONG, "ultraedit": LONG[:2] + LONG[3:], "malmen": HELD_OUT}
-FREE = ("seconds", "compiled", "prefix_store", "peak_rss_mb", "peak_device_mb", "sha256")  # of a summary
+FREE = ("seconds", "compiled", "prefix_store", "peak_rss_mb", "peak_device_mb", "peaks_mb", "sha256")  # of a summary
 
 
 class Killed(BaseException):
