@@ -79,7 +79,7 @@ def _further(section: ml_collections.ConfigDict) -> None:
     """What is measured beside ES, GS and LS, before and after."""
     section.further = True  # False: none of these
     section.generated = 100  # facts, from all along the sequence, whose answers are generated; 0: none
-    section.per_criterion = 0  # further questions of a fact, of each sort (RippleEdits, MQuAKE); 0: all
+    section.per_criterion = 0  # further questions of a fact, of each sort (RippleEdits, MQuAKE, EasyEdit); 0: all
     section.fluency = 10  # facts whose prompts are continued at length; 0: none
     section.fluency_tokens = 100
     section.text_path = ""  # running text for the perplexity; empty: the text that comes with the package
