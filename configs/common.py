@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0
     config.num_seq = 1 if args["mode"] == "batch" else 20  # edit batches in a row; in training and again in editing
     config.compile_cache = True  # keep compiled programs between runs
+    config.track = ()  # of wandb and swanlab, beside the workdir's tensorboard/: who is told of a run's metrics
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 50  # edit batches between two saved states of a run; 0: only when it is asked to stop

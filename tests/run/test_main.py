@@ -17,7 +17,7 @@ from tests.run import tiny
 
 def test_a_run_writes_its_files_and_no_others(finished):
     names = ["config.json", "curve.png", "edits", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
-    assert sorted(file.name for file in finished.iterdir()) == [*names, "scores.json", "summary.json"]
+    assert sorted(file.name for file in finished.iterdir()) == [*names, "scores.json", "summary.json", "tensorboard"]
     assert workdir.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
