@@ -26,6 +26,7 @@ from emsedit_jax.run import (
     report,
     scoring,
     stopping,
+    trackers,
     watch,
     workdir,
 )
@@ -38,6 +39,7 @@ from emsedit_jax.run.prepare import Prepared, fingerprint, prepare, say
 from emsedit_jax.run.resources import CompileClock, use_compile_cache
 from emsedit_jax.run.stages import Stages, remove_stages
 from emsedit_jax.run.summary import summarise
+from emsedit_jax.run.tracking import Tracking
 from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import MetaState
@@ -71,6 +73,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     if sharding.agreed(Workdir(path).summary.exists()):
         _show_finished(Workdir(path))
         return
+    trackers.check_installed(config.track)
     exam.check_files(config)
     run = prepare(config)
     questions = exam.prepare_exam(run)
@@ -99,21 +102,28 @@ def _run(
 ) -> None:
     """All stages, with what is to be said where they do not come to an end."""
     try:
-        _go_through(run, questions, state, folder, clock, compiling)
+        with contextlib.closing(Tracking(folder, run.config)) as tracking:
+            _go_through(run, questions, state, folder, clock, compiling, tracking)
     except Preempted:
         again = f"the same command with --workdir={folder.path} goes on"
         raise Preempted(f"what is done is saved in {folder.path}; {again}.") from None
 
 
 def _go_through(
-    run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
+    run: Prepared,
+    questions: Exam,
+    state: MetaState,
+    folder: Workdir,
+    clock: PhaseClock,
+    compiling: CompileClock,
+    tracking: Tracking,
 ) -> None:
     """All stages of a run."""
     config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every, fingerprint(run))
     before = Examined({}, ()) if config.eval.final_only else course.asked(run, questions, stages, clock, None)
     try:
-        state, trained_on = course.trained(run, state, stages, folder, clock)
-        edited = course.edited(run, questions, state, stages, folder, clock)
+        state, trained_on = course.trained(run, state, stages, folder, clock, tracking.log)
+        edited = course.edited(run, questions, state, stages, folder, clock, tracking.log)
     except Diverged as stop:
         raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
     after = course.asked(run, questions, stages, clock, edited)
@@ -127,6 +137,7 @@ def _go_through(
     more["failures"] = examine.failed(run.valid_plan, questions, before, after)
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     summary |= more
+    tracking.end(summary["scores"])
     workdir.write_json(folder.summary, summary)
     stages.finish()
     _write_page(folder)

@@ -24,6 +24,7 @@ Edit a language model's facts and score the result.
                            --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
                            --config.train.update_every=batch --config.train.schedule=cosine
                            --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
+                           --config.track=wandb            metrics also to Weights & Biases, or swanlab
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
                          export: write the model with these edits to the folder --to, as Hugging Face has it; or

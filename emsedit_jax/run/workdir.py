@@ -79,9 +79,17 @@ class Workdir(NamedTuple):
     def networks(self) -> Path:
         return self.path / "hypernet.safetensors"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def track(self) -> Path:
+        return self.path / "track.json"
+
 
 # Fields that change no number of a run: it goes on with others.
-FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every")
+FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every", "track")
 HIDDEN = (".lock", ".lock.json")  # of the program that works in the folder
 SEAL = "sha256"  # the last field of a sealed JSON file
 

@@ -17,7 +17,8 @@ from tests.run import tiny
 
 def test_a_run_writes_its_files_and_no_others(finished):
     names = ["config.json", "curve.png", "edits", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
-    assert sorted(file.name for file in finished.iterdir()) == [*names, "report.html", "scores.json", "summary.json"]
+    names += ["report.html", "scores.json", "summary.json", "tensorboard"]
+    assert sorted(file.name for file in finished.iterdir()) == names
     assert workdir.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
