@@ -15,7 +15,7 @@ from tests.session.small import FACTS, session
 
 def bits(one: EditSession) -> list[bytes]:
     """The edits, to the last bit."""
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(one._deltas)]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(one.deltas)]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_undo_gives_back_every_bit(edited):
     assert [fact.edit.prompt for fact in taken] == [fact["prompt"] for fact in FACTS[1:]]
     assert bits(edited) == bits(first)
     edited.undo(1)
-    assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited._editor.sites))]
+    assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited.editor.sites))]
     with pytest.raises(InputError, match="nothing to take back"):
         edited.undo()
     with pytest.raises(InputError, match="no batch 1 in force"):
@@ -199,11 +199,11 @@ def test_an_export_is_the_edited_model(edited, tmp_path):
 def test_networks_are_trained_and_kept(tmp_path, capsys):
     one = session("emsedit")
     assert one.networks == "untrained"
-    before = jax.device_get(one._state.thetas)
+    before = jax.device_get(one.state.thetas)
     facts = [fact | {"paraphrases": ["In other words?"]} for fact in FACTS]
     assert one.train(facts) == 3
     assert one.networks == "trained on 3 facts"
-    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, one._state.thetas)), strict=True))
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, one.state.thetas)), strict=True))
     one.edit(FACTS)
     one.save(tmp_path / "saved")
     other = session("emsedit")
