@@ -8,7 +8,7 @@ from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import ledger
-from emsedit_jax.session import ready
+from emsedit_jax.session import files, ready
 from tests.run import tiny
 from tests.session.small import FACTS, session
 
@@ -142,6 +142,18 @@ def test_a_session_is_saved_and_goes_on(edited, tmp_path):
     assert bits(again) == bits(edited)  # also the statistics went on
     again.save(tmp_path / "saved")
     assert len(EditSession.load(tmp_path / "saved").facts) == 4
+
+
+def test_a_save_that_was_broken_off_loses_no_edit(edited, tmp_path, monkeypatch):
+    edited.save(tmp_path / "saved")
+    edited.edit(("Ice melts at", "10 degrees"))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.networks, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            edited.save(tmp_path / "saved")
+    again = EditSession.load(tmp_path / "saved")
+    assert bits(again) == bits(edited)
+    assert [fact.edit.prompt for fact in again.batches[3]] == ["Ice melts at"]
 
 
 def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
