@@ -92,6 +92,7 @@ def _show_finished(folder: Workdir) -> None:
     summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
     remove_stages(folder)  # of a run that died between its last steps
     if not folder.report.exists():
+        workdir.sweep(folder)
         _write_page(folder)
     say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
     _show(summary, [report.Example(**one) for one in summary["examples"]], folder)

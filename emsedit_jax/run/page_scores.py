@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,15 @@ def parts(found: Found) -> dict[str, Any]:
 
 
 def _scored(summary: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(name for scores in summary.get("scores", {}).values() for name in scores))
+    """The scores that there are, but for those of another version that nobody knows any more."""
+    return [name for name in dict.fromkeys(itertools.chain(*summary.get("scores", {}).values())) if _is_known(name)]
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return bool(measure(name))
+    except KeyError:
+        return False
 
 
 def _rule(found: Found) -> str:

@@ -155,12 +155,19 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     workdir = Workdir(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        if _writes():
-            for folder in (path, workdir.ledger, workdir.stages):
-                for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
-                    left.unlink(missing_ok=True)
+    sweep(workdir)
     write_json(workdir.config, config.to_dict())
     return workdir
+
+
+def sweep(workdir: Workdir) -> None:
+    """Removes files that a process left which died as it wrote them. Raises InputError where that cannot be done."""
+    if not _writes():
+        return
+    with writing(workdir.path):
+        for folder in (workdir.path, workdir.ledger, workdir.stages):
+            for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
+                left.unlink(missing_ok=True)
 
 
 def saved_config(path: Path) -> ml_collections.ConfigDict:

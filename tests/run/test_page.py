@@ -176,7 +176,8 @@ def test_an_earlier_versions_summary_is_told(finished, tmp_path):
 def test_the_least_that_a_run_leaves(tmp_path):
     outline = Outline(made(tmp_path))
     assert [given["id"] for tag, given in outline.tags if tag == "h2"] == ["run"]
-    least = Outline(made(tmp_path / "finished", {"scores": {"edited": {"ES": None}}, "edits": 8}))
+    scores = {"edited": {"ES": None, "ES.of_another_version": 1.0, "of another version": 1.0}}
+    least = Outline(made(tmp_path / "finished", {"scores": scores, "edits": 8}))
     assert "8 facts edited into llama" in least.text
 
 
@@ -219,5 +220,8 @@ def test_a_page_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch, caps
     assert "no space left on device. --mode=report writes it later." in said
     assert said.splitlines()[-1].startswith("files in")
     assert not (tmp_path / "run/report.html").exists()
+    before = sorted(tiny.files(tmp_path / "run"))
+    (tmp_path / "run/.report-ab12cd34.html").touch()  # as a run leaves it that dies as it writes the page
     tiny.train(tmp_path / "run", editor="ultraedit")  # the finished run is shown again
     assert "editor: ultraedit" in Outline(text_of(tmp_path / "run")).text
+    assert sorted(tiny.files(tmp_path / "run")) == sorted([*before, "report.html"])
