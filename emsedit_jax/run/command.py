@@ -154,7 +154,7 @@ def _of_files(mode: str, folders: str, to: str | None, batches: str, given: str 
     if given is not None:
         raise InputError(f"--mode={mode} takes runs as they were made: leave --config out, name them with --workdir.")
     if len(paths) != wanted:
-        example = "FOLDER,FOLDER, the two runs that are" if wanted == 2 else "FOLDER, the run that is"
+        example = "FOLDER,FOLDER, two runs that are" if wanted == 2 else "FOLDER, the run that is"
         raise InputError(f"--mode={mode} needs --workdir={example} meant.")
     if mode == "undo" and not batches.strip():
         raise InputError("--mode=undo needs --batches=N,N-N, the batches to take back; 9- means from the ninth on.")
