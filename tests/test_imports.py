@@ -23,6 +23,7 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "measure": DEVICES | {"lm", "data", "edit"},
     "meta": DEVICES | {"lm", "edit"},
     "run": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta"},
+    "harness": DEVICES | {"lm", "data", "measure", "run"},
 }
 
 
