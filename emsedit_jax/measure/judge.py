@@ -57,10 +57,10 @@ def judge(
 
 
 def _sharing(items: Sequence[TokenItem], places: Sequence[int]) -> list[list[int]]:
-    """The places of items that share a prompt and have one label each; of others, each by itself."""
-    groups: dict[object, list[int]] = {}
+    """The places of items that are read behind the same tokens, group by group."""
+    groups: dict[tuple[int, ...], list[int]] = {}
     for m in places:
-        groups.setdefault(items[m].tokens if len(items[m].labels) == 1 else m, []).append(m)
+        groups.setdefault(items[m].tokens, []).append(m)
     return list(groups.values())
 
 
