@@ -41,18 +41,15 @@ def judge(
     """
     found = Judged(np.zeros(len(items)), np.zeros(len(items), bool))
     lengths = [max(_SHORT, 1 << (len(item.tokens) - 1).bit_length()) for item in items]
-    for length in sorted(
-        set(lengths), reverse=True
-    ):  # the longest first: where memory does not do, it is known at once
+    longest_first = sorted(set(lengths), reverse=True)  # where memory does not do, it is known at once
+    for length in longest_first:
         groups = _sharing(items, [m for m, one in enumerate(lengths) if one == length])
-        plan = plan_candidates(
-            [[items[m] for m in places] for places in groups], max_tokens, sharding.size(sharding.DATA)
-        )
-        logprob_qw, greedy_qw = _judge(model, plan)
+        candidates = [[items[m] for m in places] for places in groups]
+        plan = plan_candidates(candidates, max_tokens, sharding.size(sharding.DATA))
+        logprob_qw, greedy_qw = _judge(model, plan, done)
         for places, sequence_x, word_x in zip(groups, plan.sequence_cx, plan.word_cx, strict=True):
             at = sequence_x[: len(places)], word_x[: len(places)]
             found.logprob[places], found.greedy[places] = logprob_qw[at], greedy_qw[at]
-            done(len(places))
     return found
 
 
@@ -64,7 +61,9 @@ def _sharing(items: Sequence[TokenItem], places: Sequence[int]) -> list[list[int
     return list(groups.values())
 
 
-def _judge(model: Edited, plan: CandidatePlan) -> tuple[Float[np.ndarray, "q w"], Bool[np.ndarray, "q w"]]:
+def _judge(
+    model: Edited, plan: CandidatePlan, done: Callable[[int], object]
+) -> tuple[Float[np.ndarray, "q w"], Bool[np.ndarray, "q w"]]:
     """(log-probability, whether greedy decoding says it) of each word of each sequence."""
 
     def asked() -> Iterator[tuple[np.ndarray, tuple[Array, Array]]]:
@@ -73,10 +72,12 @@ def _judge(model: Edited, plan: CandidatePlan) -> tuple[Float[np.ndarray, "q w"]
             yield sequence_a, _read(*model.whole, prefix_md, batch, words_aw)
 
     logprob_qw, greedy_qw = np.zeros(plan.words_qw.shape), np.ones(plan.words_qw.shape, bool)
+    items_q = np.bincount(plan.sequence_cx[plan.sequence_cx != NONE], minlength=len(logprob_qw))
     for sequence_a, (logprob_aw, greedy_aw) in one_late(asked()):
         used_a = sequence_a != NONE
         np.add.at(logprob_qw, sequence_a[used_a], np.asarray(logprob_aw, np.float64)[used_a])
         np.logical_and.at(greedy_qw, sequence_a[used_a], np.asarray(greedy_aw)[used_a])
+        done(int(items_q[np.unique(sequence_a[used_a])].sum()))
     return logprob_qw, greedy_qw
 
 

@@ -59,6 +59,7 @@ def test_items_are_judged_as_one_by_one(lm, sites, edited, with_edits, max_token
     assert found.greedy.tolist() == [said == list(one.labels) for one, (_, said) in zip(items, wanted, strict=True)]
     assert found.greedy.tolist()[-4:] == [True, False, True, False]
     assert sum(told) == len(items)
+    assert len(told) > 2 or max_tokens > 64  # pass by pass
 
 
 def test_a_model_without_sites_is_the_unedited_one(lm, sites):
