@@ -110,6 +110,16 @@ def test_empty_event_files_do_not_gather(tmp_path):
     assert logged(tmp_path) == [(0, {"a": 1.0})]
 
 
+@pytest.mark.parametrize("line", [b"{", b"[1]", b'{"a": 1}', b"\xff"])
+def test_metrics_that_somebody_has_spoilt_do_not_stop_the_run(line, tmp_path, monkeypatch, capsys):
+    broken_off(tmp_path, monkeypatch, "edit_batch", 3)
+    metrics = tmp_path / "metrics.jsonl"
+    first, rest = metrics.read_bytes().split(b"\n", 1)
+    metrics.write_bytes(line + b" " * (len(first) - len(line)) + b"\n" + rest)
+    tiny.train(tmp_path, *SPARSE)
+    assert "warning  metrics.jsonl cannot be read (" in capsys.readouterr().out
+
+
 def test_numbers_that_are_none_are_left_out():
     row = {"phase": "edit", "batch": 3, "ES": None, "loss": [0.5, float("nan")], "norm": [{"a": 2.0}, {}], "on": True}
     assert tracking.scalars(row) == {"edit/batch": 3, "edit/loss/0": 0.5, "edit/norm/0/a": 2.0}
