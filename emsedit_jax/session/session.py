@@ -52,6 +52,19 @@ class EditSession:
     """A model under edits that are made, looked at and taken back one after the other.
 
     The model's weights never change: an edit is a tree of weight changes beside them.
+
+    >>> session = EditSession.from_pretrained("smollm2-135m", "ultraedit")
+    >>> report = session.edit([("The capital of France is", "Lyon"), ("The author of Hamlet is", "Jane Austen")])
+    >>> report.batches
+    (1,)
+    >>> [fact.asked.answer for fact in report.facts]
+    ['Lyon', 'Jane Austen']
+    >>> session.edit({"prompt": "The Eiffel Tower is in the city of", "answer": "Rome"}).batches
+    (2,)
+    >>> [fact.edit.answer for fact in session.undo()]
+    ['Rome']
+    >>> [fact.edit.answer for fact in session.facts]
+    ['Lyon', 'Jane Austen']
     """
 
     def __init__(self, config: ml_collections.ConfigDict, lm: LM):
