@@ -1,17 +1,32 @@
-"""The README's Python example runs as it stands there."""
+"""The README: two screens, and its Python example runs as it stands there."""
 
-import re
-import textwrap
-from pathlib import Path
+import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+from tests.aside import aside
+from tests.pages import TEXTS, blocks, on_tiny
+from tests.quick_compiles import quick_compiles
+
+__all__ = ["aside", "quick_compiles"]
+README = TEXTS["README.md"]
+(EXAMPLE,) = (block.code for block in blocks(README) if block.lang == "python")
 
 
-def test_python_example(capsys):
-    found = re.search(r"^In Python:\n\n((?:    .*\n|\n)+)", README, re.MULTILINE)
-    assert found
+def test_it_is_two_screens():
+    assert len(README.splitlines()) <= 110
+    assert len(EXAMPLE.splitlines()) <= 12
+
+
+def test_the_python_example_runs_with_any_model(capsys, aside):
     names: dict = {}
-    exec(compile(textwrap.dedent(found[1]), "README.md", "exec"), names)
-    assert "Paris" in capsys.readouterr().out
-    assert names["logits"].shape == (*names["asked"]["input_ids"].shape, 49152)
-    assert str(names["logits"].dtype) == "float32"
+    exec(compile(on_tiny(EXAMPLE), "README.md", "exec"), names)
+    assert "The author of Hamlet is  -> Jane Austen" in capsys.readouterr().out
+    assert names["session"].facts == []
+
+
+@pytest.mark.long
+def test_the_python_example_changes_a_real_model(capsys, aside):
+    exec(compile(EXAMPLE, "README.md", "exec"), {})
+    report, edited, unedited = capsys.readouterr().out.rpartition("\n Lyon")
+    assert "The capital of France is  -> Lyon" in report
+    assert edited
+    assert "Paris" in unedited
