@@ -23,7 +23,7 @@ _PATH = re.compile(r"(?:emsedit_jax|configs|tests|docs|benchmarks|examples|\.ci)
 
 
 class Block(NamedTuple):
-    """A fenced block; `mark` is the comment before it: `run`, `run: NAME`, `run, goes on`, `file: NAME`."""
+    """A fenced block; `mark` is the comment before it: `run`, `run, goes on`, `file: NAME`."""
 
     lang: str
     mark: str
@@ -40,7 +40,7 @@ def programs(text: str) -> list[str]:
     for block in blocks(text):
         if block.mark == "run, goes on":
             found[-1] += block.code
-        elif block.mark.startswith("run"):
+        elif block.mark == "run":
             found.append(block.code)
     return found
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,6 @@ from emsedit_jax.run.settings import FIELDS
 from tests.aside import aside
 from tests.pages import ROOT, TEXTS, anchors, blocks, commands, links, named_paths, on_tiny, programs, prose, spans
 from tests.quick_compiles import quick_compiles
-from tests.run import tiny
 
 __all__ = ["aside", "quick_compiles"]
 
@@ -45,7 +45,7 @@ def run(program: str, code: str) -> dict:
     """Runs a page's program in this folder, beside the page's files; returns its names."""
     for block in blocks(TEXTS[program.split()[0]]):
         if block.mark.startswith("file: "):
-            (workdir.Path.cwd() / block.mark.removeprefix("file: ")).write_text(block.code, encoding="utf-8")
+            (Path.cwd() / block.mark.removeprefix("file: ")).write_text(block.code, encoding="utf-8")
     names: dict = {}
     exec(compile(code, program, "exec"), names)
     return names
@@ -78,9 +78,9 @@ def check_the_new_editor(names: dict) -> None:
     editor = names["editor"]._replace(iters=1)
     (found,), _, _ = names["trajectory"].edit_batch(editor, lm.params, start, names["state"], prompts)
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(jnp.abs(expected).max()))
-    command = tiny.command("--config.dataset.n_edits=3", editor="ultraedit")
-    assert command.config.editor.token == "ans"
-    assert cli.load_config(f"{ROOT / 'configs/common.py'}:editor=gradient").editor.token == "all"
+    config = f"--config={ROOT / 'configs/zsre_llama.py'}:editor=gradient,iters=2"
+    command = cli.read(["launch.py", config, "--config.dataset.valid_path=facts.json"])
+    assert (command.config.editor.token, command.config.editor.iters) == ("all", 2)
 
 
 @pytest.mark.long
