@@ -1,4 +1,4 @@
-"""The pages of docs/: their programs run, their commands are read, their links and the names in them lead somewhere."""
+"""The README and the pages of docs/: their programs run, their commands are read, what they name is there."""
 
 import doctest
 import importlib
@@ -38,7 +38,7 @@ DOCTESTS = (
 ELSEWHERE = ("docs/MIGRATION.md",)  # names fields of other programs, too
 NOT_YET = ("configs/easyedit_smollm2.py",)
 PROGRAMS = {f"{name} {m}": code for name, text in TEXTS.items() for m, code in enumerate(programs(text))}
-EDITOR = "docs/EDITORS.md 0"
+README, EDITOR = "README.md 0", "docs/EDITORS.md 0"
 
 
 def run(program: str, code: str) -> dict:
@@ -52,6 +52,11 @@ def run(program: str, code: str) -> dict:
 
 
 # ---------------------------------------------------------------------------------------------- programs
+
+
+def test_the_readme_is_two_screens_with_a_short_program():
+    assert len(TEXTS["README.md"].splitlines()) <= 110
+    assert len(PROGRAMS[README].splitlines()) <= 12
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -88,6 +93,11 @@ def check_the_new_editor(names: dict) -> None:
 def test_programs_run_with_the_real_model(program, aside, capsys):
     names = run(program, PROGRAMS[program])
     said = capsys.readouterr().out
+    if program == README:
+        report, edited, unedited = said.rpartition("\n Lyon")
+        assert "The capital of France is  -> Lyon" in report
+        assert edited
+        assert "Paris" in unedited
     if "logits" in names:
         assert "Paris" in said
         assert names["logits"].shape == (*names["asked"]["input_ids"].shape, 49152)
