@@ -195,6 +195,12 @@ def test_tables_are_whole(page):
         assert len(set(rows)) == 1, table
 
 
+def test_every_page_has_its_place_on_the_site():
+    nav = (ROOT / "docs/site/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in nav, page.name
+
+
 def test_the_site_is_built_and_asks_nobody_for_anything(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is in the optional extra 'docs'")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", "docs/site/mkdocs.yml"]
