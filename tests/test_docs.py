@@ -36,7 +36,6 @@ DOCTESTS = (
     "emsedit_jax.session.session",
 )
 ELSEWHERE = ("docs/MIGRATION.md",)  # names fields of other programs, too
-NOT_YET = ("configs/easyedit_smollm2.py",)
 PROGRAMS = {f"{name} {m}": code for name, text in TEXTS.items() for m, code in enumerate(programs(text))}
 README, EDITOR = "README.md 0", "docs/EDITORS.md 0"
 
@@ -129,8 +128,6 @@ def test_commands_are_read(page, monkeypatch):
     for words in commands(TEXTS[page], "python launch.py"):
         args = [re.sub(r"\$\w+", "0", word) if "process" in word else word for word in words if word != "..."]
         configs = [word.removeprefix("--config=").split(":")[0] for word in args if word.startswith("--config=")]
-        if any(one in NOT_YET and not (ROOT / one).exists() for one in configs):
-            continue
         if len(args) < len(words) and not configs:
             args.insert(0, "--config=configs/quickstart.py")
         if not cli.asks_for_help(["launch.py", *args]):
@@ -184,7 +181,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_files_that_are_named_are_there(page):
     for name in named_paths(TEXTS[page]):
-        assert name in NOT_YET or (ROOT / name).exists(), name
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("page", TEXTS)

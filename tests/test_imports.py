@@ -69,7 +69,7 @@ def test_rooms_import_one_way(path):
 
 @pytest.mark.parametrize("module", ["emsedit_jax", "emsedit_jax.run.cli"])
 def test_nothing_heavy_is_imported_to_read_flags(module):
-    heavy = ("jax", "flax", "optax", "transformers", "matplotlib", "datasets")
+    heavy = ("jax", "flax", "optax", "transformers", "matplotlib", "datasets", "tensorboardX")
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from emsedit_jax.data.cues import EditRecord
+from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, roomy_shape, sorted_order
@@ -37,6 +37,7 @@ class EditPlan:
     items: Mapping[str, Sequence[Sequence[TokenItem]]]  # kind -> [num_batches][prompts]
     pass_tokens: int | None = None  # tokens of a part of a pass; a kind with more comes in several. None: always one
     parts: int = 1  # of every pass, one a device that it is spread over
+    held: Sequence[Sequence[TokenItem]] = ()  # [num_batches][prompts] that an edit is to leave alone; or none at all
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -48,18 +49,23 @@ class EditPlan:
     def batches(self, j: int, kind: str) -> tuple[Batch, ...]:
         """The passes over one kind of the j-th batch's prompts, packed; none where it has no such prompts."""
         items = self.items[kind][j]
+        cuts = cut_passes(items, self.batch_size, self.room)
         return tuple(
-            renumbered(self._pack(kind, [items[m] for m in places]), places)
-            for places in cut_passes(items, self.batch_size, self.room)
+            renumbered(self._pack(kind, [items[m] for m in places], self.beside(j, kind, places is cuts[-1])), places)
+            for places in cuts
         )
+
+    def beside(self, j: int, kind: str, last: bool) -> Sequence[TokenItem]:
+        """The held prompts that go with a pass: the last one over the prompts to edit takes them all."""
+        return self.held[j] if self.held and kind == "edit" and last else ()
 
     @property
     def room(self) -> int | None:
         """Tokens of a pass, all parts together."""
         return None if self.pass_tokens is None else self.pass_tokens * self.parts
 
-    def _pack(self, kind: str, items: Sequence[TokenItem]) -> Batch:
-        return pack_parts(items, self.batch_size, self.token, self.shapes[kind], self.parts)
+    def _pack(self, kind: str, items: Sequence[TokenItem], held: Sequence[TokenItem]) -> Batch:
+        return pack_parts(items, self.batch_size, self.token, self.shapes[kind], self.parts, held=held)
 
     def passes(self, kind: str) -> list[tuple[int, PackShape]]:
         """(tokens, shape) of every part of every pass over a kind's prompts."""
@@ -69,7 +75,8 @@ class EditPlan:
     def part(self, start: int, stop: int) -> EditPlan:
         """Only the batches from `start` to `stop` (excluded), in the same shapes."""
         items = {kind: batches[start:stop] for kind, batches in self.items.items()}
-        return dataclasses.replace(self, rows=self.rows[start:stop], drawn=self.drawn[start:stop], items=items)
+        part = {"rows": self.rows[start:stop], "drawn": self.drawn[start:stop], "held": self.held[start:stop]}
+        return dataclasses.replace(self, items=items, **part)
 
     def records(self, j: int) -> Sequence[EditRecord]:
         """The records of batch j, in the order drawn."""
@@ -151,6 +158,15 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
 
 
+def holding(plan: EditPlan, cues: Sequence[Sequence[Cue]], tokenizer: Tokenizer, max_tokens: int | None) -> EditPlan:
+    """The plan with prompts that the edits of each batch are to leave alone; those too long for the model are left out.
+
+    Their shapes are to be planned anew.
+    """
+    tried = [attempt(list(batch), tokenizer, max_tokens=max_tokens) for batch in cues]
+    return dataclasses.replace(plan, held=[[one for one in batch if isinstance(one, TokenItem)] for batch in tried])
+
+
 def roomy(plan: EditPlan) -> EditPlan:
     """The same plan in shapes that others of like size have too, where plans are made one after the other."""
     passes = {kind: dealt(_passes(plan, kind), plan.parts) for kind in KINDS}
@@ -158,12 +174,12 @@ def roomy(plan: EditPlan) -> EditPlan:
 
 
 def _passes(plan: EditPlan, kind: str) -> list[list[TokenItem]]:
-    """The prompts of every pass of a kind, batch after batch."""
-    return [
-        [items[m] for m in places]
-        for items in plan.items[kind]
-        for places in cut_passes(items, plan.batch_size, plan.room)
-    ]
+    """The prompts of every pass of a kind, batch after batch, held ones included."""
+    found = []
+    for j, items in enumerate(plan.items[kind]):
+        cuts = cut_passes(items, plan.batch_size, plan.room)
+        found += [[*(items[m] for m in places), *plan.beside(j, kind, places is cuts[-1])] for places in cuts]
+    return found
 
 
 def cut_passes(items: Sequence[TokenItem], micro_batch_size: int, pass_tokens: int | None) -> list[list[int]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from emsedit_jax.data import tables
 from emsedit_jax.data.cues import Role
+from emsedit_jax.data.easyedit import parallel
 from emsedit_jax.data.fields import RowFault, hint, kind
 from emsedit_jax.errors import InputError, near
 
@@ -113,16 +114,29 @@ def _beside(path: Path) -> str:
 
 def json_list(content: str) -> list[Any]:
     """One JSON list of rows. Raises: ValueError, RecursionError."""
+    return _listed(_json(content))
+
+
+def requests(content: str) -> list[Any]:
+    """EasyEdit's requests: a JSON list of them, or its arguments in one object. Raises: ValueError, RecursionError."""
+    found = _json(content)
+    return parallel(found) if isinstance(found, dict) else _listed(found)
+
+
+def _listed(found: Any) -> list[Any]:
+    if not isinstance(found, list):
+        raise ValueError(f"it holds {kind(found)}, not a list of rows")
+    return found
+
+
+def _json(content: str) -> Any:
     try:
-        rows = json.loads(content)
+        return json.loads(content)
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
         lines = "a row of JSON a line becomes one by: jq -s . OLD > NEW"
         raise ValueError(f"it must hold one JSON list of rows, but goes on at line {error.lineno} ({lines})") from None
-    if not isinstance(rows, list):
-        raise ValueError(f"it holds {kind(rows)}, not a list of rows")
-    return rows
 
 
 def json_lines(content: str) -> list[Any]:
@@ -174,4 +188,9 @@ def _table_row(columns: Sequence[str], cells: Sequence[str]) -> Any:
     return dict(zip(columns, cells, strict=True))
 
 
-FORMS: dict[str, Callable[[str], list[Any]]] = {"json": json_list, "jsonl": json_lines, "csv": table}
+FORMS: dict[str, Callable[[str], list[Any]]] = {
+    "json": json_list,
+    "jsonl": json_lines,
+    "csv": table,
+    "requests": requests,
+}

@@ -7,28 +7,29 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from emsedit_jax.data import embedded
 from emsedit_jax.data.cues import Cue, EditRecord
 
-COUNT = 12  # questions that are looked at beside each edited fact: a model knows some of the answers
 
+def beside(
+    record: EditRecord, count: int, edited: Sequence[EditRecord] = (), apart: Collection[str] = ()
+) -> tuple[Cue, ...]:
+    """So many questions that share the most words with the edited prompt, with their true answers, one an answer.
 
-def beside(record: EditRecord, edited: Sequence[EditRecord] = ()) -> tuple[Cue, ...]:
-    """Questions that share the most words with the edited prompt, with their true answers, one an answer.
-
-    None asks about what a fact in `edited` is about: its rarest word stands in none of their prompts.
+    None asks about what a fact in `edited` is about: its rarest word stands in none of their prompts. `apart`: prompts
+    that are left out.
     """
     said = frozenset().union(*(_words(one.edit.prompt) for one in (record, *edited)))
     mine, found = _words(record.edit.prompt), []
     for cue, theirs in _known():
-        if max(theirs, key=_rarity) not in said:
+        if max(theirs, key=_rarity) not in said and cue.prompt not in apart:
             score = sum(_rarity(word) for word in mine & theirs) / math.sqrt(len(theirs))
             found.append((-score, _spread(cue.prompt), cue))
     chosen: dict[str, Cue] = {}
     for score, _, cue in sorted(found, key=lambda one: one[:2]):
-        if len(chosen) == COUNT or not score:
+        if len(chosen) == count or not score:
             break
         chosen.setdefault(cue.answer, cue)
     return tuple(chosen.values())

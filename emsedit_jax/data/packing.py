@@ -20,6 +20,7 @@ from emsedit_jax.types import NO_LABEL, Batch
 _LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
 MOST_WASTE = 0.15  # share of padding in the work, from which two shapes are better than one
 FEW = 8  # passes for which another shape's programs are not worth compiling
+_ROOMY = 64  # columns of a roomy shape, where no prompt is longer
 _WIDEST = 128  # wider rows are only taken for a longer prompt: attention is quadratic in t
 
 
@@ -92,7 +93,8 @@ def pack(
     sorted order, hence micro-batch after micro-batch, left to right. `item_a` is the place in `items`. Other tokens
     that are too many for `p` follow the answer rows: a shape need not have room for the most of both sorts.
     With `compare` the batch has `versus_a`: each item's `versus` is then empty or as long as its labels. `weights` are
-    those of the prompts' rows where these are a part of something larger.
+    those of the prompts' rows where these are a part of something larger; the rows of a prompt with weight 0 are held:
+    their keys are taken in, and nothing is to be written there.
 
     Raises: InputError if the prompts do not fit the shape, or for an unknown token rule.
     """
@@ -131,7 +133,7 @@ def pack(
         weights_a=_filled("a", [np.repeat(weights[order], counts)], shape.a, 0, np.float32),
         item_a=_filled("a", [np.repeat(order, counts)], shape.a, -1, np.int32),
         capture_at_n=_filled("n", captured, shape.n, nowhere, np.int32),
-        captured_n=np.arange(shape.n) < sum(map(len, captured)),
+        captured_n=_filled("n", [np.repeat(weights[order] > 0, [len(one) for one in captured])], shape.n, False, bool),
         versus_a=_filled("a", [_versus(item) for item in ranked], shape.a, NO_LABEL, np.int32) if compare else None,
         only_answers=token_rule.startswith("ans"),
     )
@@ -240,12 +242,11 @@ def roomy_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> Pack
 
     Raises: InputError for an unknown token rule.
     """
-    b, t, a, n, p = plan_shape(batches, token_rule)
-    t = _LANES * _few(t // _LANES)
+    _, _, a, n, p = plan_shape(batches, token_rule)
     lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
-    b = max([b, *(first_fit(row, t).rows for row in lengths)])
-    a, n, p = (_LANES * _few(size // _LANES) for size in (a, n, p or 0))
-    return PackShape(_few(b), t, a, n, p)
+    t = max(_ROOMY, _up(max((row[0] for row in lengths if row), default=1)))
+    t, a, n, p = (_LANES * _few(size // _LANES) for size in (t, a, n, p or 0))
+    return PackShape(_few(max([1, *(first_fit(row, t).rows for row in lengths)])), t, a, n, p)
 
 
 def _few(size: int) -> int:

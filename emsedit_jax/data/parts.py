@@ -54,16 +54,18 @@ def pack_parts(
     parts: int,
     *,
     compare: bool = False,
+    held: Sequence[TokenItem] = (),
 ) -> Batch:
     """`pack`, part by part in one shape, one after the other along the first axis of every array.
 
-    What counts places in the rectangle counts in its own part's, `item_a` in all of `items`. Row weights are those of
-    the whole pass, so that the sum over parts is the pass's.
+    What counts places in the rectangle counts in its own part's, `item_a` in all of `items`, then in `held`, prompts
+    whose rows are held. Row weights are those of the whole pass, so that the sum over parts is the pass's.
     """
+    weights = np.concatenate([own_weights(items, micro_batch_size), np.zeros(len(held), np.float32)])
+    items = [*items, *held]
     shape = fitting(shapes, items, token_rule, parts)
     if parts == 1:
-        return pack(items, micro_batch_size, token_rule, shape, compare=compare)
-    weights = own_weights(items, micro_batch_size)
+        return pack(items, micro_batch_size, token_rule, shape, compare=compare, weights=weights)
     packed = []
     for places in deal(items, parts):
         own = [items[m] for m in places]
@@ -74,7 +76,8 @@ def pack_parts(
 
 
 def renumbered(batch: Batch, places: Sequence[int]) -> Batch:
-    """The batch with `item_a` counting among the prompts that its own are the `places` of."""
+    """The batch with `item_a` counting among the prompts that its own are the `places` of; -1 for what has none."""
     item_a = np.asarray(batch.item_a)
-    table = np.asarray([*places, -1], np.int32)  # the last stands for -1
+    table = np.full(max(len(places), item_a.max(initial=0) + 1) + 1, -1, np.int32)  # the last stands for -1
+    table[: len(places)] = places
     return dataclasses.replace(batch, item_a=table[item_a])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from emsedit_jax.data.cues import Asked, Cue, Cues, Draw, Role
+from emsedit_jax.data.easyedit import easyedit
 from emsedit_jax.data.fields import RowFault, entries, field, first, full, string, text, texts
 from emsedit_jax.data.own import facts
 
@@ -184,6 +185,7 @@ READERS: dict[str, Reader] = {
     "ripple_effect": Reader(("json",), ripple_effect),
     "fever": Reader(("json",), fever),
     "mquake": Reader(("json",), mquake),
+    "easyedit": Reader(("requests",), easyedit),
     "worldfacts": Reader(("jsonl",), worldfacts),
     "facts": Reader(("jsonl", "csv"), facts),
 }

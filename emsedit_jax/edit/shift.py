@@ -20,7 +20,10 @@ from emsedit_jax.types import NormStats, SiteGroup, Sites, Stats, Theta, Trace
 
 
 class Rows(NamedTuple):
-    """The rows of the system; a row that is not used is zero in y, and in x wherever there is a ridge."""
+    """The rows of the system; one that is not used is zero in y, and in x wherever there is a ridge.
+
+    A row that is held has a key in x and zero in y: the shift is to give that key nothing.
+    """
 
     x_snk: Float[Array, "s n k"]
     y_snv: Float[Array, "s n v"]
@@ -55,10 +58,11 @@ def learned_rows(
     grads_snv: Float[Array, "s n v"],
     captured_n: Bool[Array, " n"],
 ) -> Rows:
-    """Raw keys, and value differences `-eta (k . k~) g~` from the network. An unused row's key is zero, so both are."""
+    """Raw keys, and value differences `-eta (k . k~) g~` from the network."""
     net, pseudo_keys_snk, pseudo_grads_snv = _pseudo(group, spec, theta, stats, keys_snk, grads_snv)
     strength_sn1 = jnp.sum(keys_snk * pseudo_keys_snk, axis=-1, keepdims=True)
-    return Rows(keys_snk, -net.lr[...][:, :, None] * strength_sn1 * pseudo_grads_snv)
+    y_snv = -net.lr[...][:, :, None] * strength_sn1 * pseudo_grads_snv
+    return Rows(keys_snk, jnp.where(captured_n[:, None], y_snv, 0.0))
 
 
 def learned_ridge(group: SiteGroup, spec: NetSpec, theta: dict) -> Float[Array, " s"]:

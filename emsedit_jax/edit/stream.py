@@ -35,12 +35,12 @@ class Waiting:
         self._chunks: list[Trace] = []
 
     def add(self, trace: Trace) -> None:
-        """Takes over the rows in use."""
+        """Takes over the rows in use: those captured, and those held, which have a key all the same."""
         if not sharding.alone():
             self._chunks.append(jax.tree.map(sharding.Apart, trace))
             return
         trace = jax.device_get(trace)
-        places = np.flatnonzero(trace.captured_n)
+        places = np.flatnonzero(trace.captured_n | np.any(trace.keys[0][0] != 0, axis=-1))
         while len(places):
             if self._used == self._rows * len(self._chunks):
                 self._chunks.append(self._empty())
@@ -50,7 +50,7 @@ class Waiting:
             for whole, part in ((chunk.keys, trace.keys), (chunk.grads, trace.grads)):
                 for whole_snw, part_snw in zip(whole, part, strict=True):
                     whole_snw[:, into] = part_snw[:, here]
-            chunk.captured_n[into] = True
+            chunk.captured_n[into] = trace.captured_n[here]
             self._used += len(here)
             places = places[len(here) :]
 

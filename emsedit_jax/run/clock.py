@@ -1,4 +1,4 @@
-"""Where a run's time goes: wall seconds by phase, with XLA's compilation counted apart."""
+"""Where a run's time and memory go: wall seconds by phase, XLA's compilation counted apart, and peaks of memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
+from emsedit_jax.run import resources
 from emsedit_jax.run.resources import CompileClock
 
 PHASES = ("train", "edit", "score")
@@ -20,17 +21,21 @@ class PhaseClock:
     def __init__(self, compiling: CompileClock):
         self._compiling, self._started = compiling, time.monotonic()
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.peaks: dict[str, dict[str, float]] = {}  # of phases in which the process's peaks rose: how far, in MB
         self._open: list[tuple[str, float, float]] = []  # name, when it began, seconds compiled before it
         self._before = {"compile": 0.0, "total": 0.0}  # of a run that this one goes on with
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Bills the block to `name`."""
-        one = name, time.monotonic(), self._compiling.seconds
+        one, held = (name, time.monotonic(), self._compiling.seconds), resources.peaks_mb()
         self._open.append(one)
         try:
             yield
             self.seconds[name] += self._so_far(one)
+            risen = {where: mb for where, mb in resources.peaks_mb().items() if mb > held.get(where, 0.0)}
+            if risen:
+                self.peaks.setdefault(name, {}).update(risen)
         finally:
             self._open.remove(one)
 

@@ -12,9 +12,9 @@ from absl import flags
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import settings, workdir
 
-MODES = ("train", "edit", "generate", "eval", "export", "compare", "undo", "replay", "merge", "compact")
+MODES = ("train", "edit", "generate", "eval", "export", "compare", "report", "undo", "replay", "merge", "compact")
 OF_A_RUN = ("generate", "eval", "export")  # what is done with a run that is there
-OF_A_LEDGER = ("undo", "replay", "merge", "compact")  # what is done with its edits, without the model
+OF_FILES = ("report", "undo", "replay", "merge", "compact")  # what is done with what it left, without the model
 FORMS = ("model", "deltas", "lora")  # of an export
 TO_A_FOLDER = ("export", "compare", "merge", "compact")
 ONLY_FOR = {  # a flag: the modes that take it, and what it is
@@ -82,8 +82,8 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
         raise InputError(f"--as={form}: must be one of {', '.join(FORMS)}.{near(form, FORMS)}")
     if mode == "export" and not (to and to.strip()):
         raise InputError("--mode=export needs --to=FOLDER, where the edited model is to be written.")
-    if mode in OF_A_LEDGER:
-        return _revision(mode, folder or "", to, values.batches, given)
+    if mode in OF_FILES:
+        return _of_files(mode, folder or "", to, values.batches, given)
     if mode == "compare":
         return _comparison(folder or "", to, given)
     cluster = _cluster(values, mode)
@@ -147,15 +147,15 @@ def _comparison(folders: str, to: str | None, given: str | None) -> Command:
     return Command(NO_CONFIG, paths[0], "compare", target, runs=paths)
 
 
-def _revision(mode: str, folders: str, to: str | None, batches: str, given: str | None) -> Command:
-    """What is done with ledgers of edits."""
+def _of_files(mode: str, folders: str, to: str | None, batches: str, given: str | None) -> Command:
+    """What is done with the files of runs, one or two."""
     paths = tuple(Path(name.strip()) for name in folders.split(",") if name.strip())
     wanted = 2 if mode == "merge" else 1
     if given is not None:
         raise InputError(f"--mode={mode} takes runs as they were made: leave --config out, name them with --workdir.")
     if len(paths) != wanted:
-        example = "FOLDER,FOLDER, two runs" if wanted == 2 else "FOLDER, the run"
-        raise InputError(f"--mode={mode} needs --workdir={example} whose edits are meant.")
+        example = "FOLDER,FOLDER, two runs that are" if wanted == 2 else "FOLDER, the run that is"
+        raise InputError(f"--mode={mode} needs --workdir={example} meant.")
     if mode == "undo" and not batches.strip():
         raise InputError("--mode=undo needs --batches=N,N-N, the batches to take back; 9- means from the ninth on.")
     if mode in TO_A_FOLDER and not (to and to.strip()):

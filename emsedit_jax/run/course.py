@@ -10,11 +10,11 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
-from emsedit_jax.run import arrays, edits, exam, examine, networks, scoring, workdir
+from emsedit_jax.run import arrays, edits, exam, examine, networks, scoring
 from emsedit_jax.run import keeper as keeping
 from emsedit_jax.run.bookkeeping import Bookkeeper
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.editing import edit
+from emsedit_jax.run.editing import Log, edit
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
@@ -51,12 +51,9 @@ def asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, edi
 
 
 def trained(
-    run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock
+    run: Prepared, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock, log: Log
 ) -> tuple[MetaState, int]:
     """The stage of training: the networks, and how many facts they were trained on."""
-
-    def log(row: dict) -> None:
-        workdir.append_jsonl(folder.metrics, row)
 
     def make(keeper: Keeper) -> tuple[MetaState, int]:
         found, trained_on = train(run, state, clock, log, keeper)
@@ -85,7 +82,7 @@ class Edited(NamedTuple):
 
 
 def edited(
-    run: Prepared, questions: Exam, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock
+    run: Prepared, questions: Exam, state: MetaState, stages: Stages, folder: Workdir, clock: PhaseClock, log: Log
 ) -> Edited:
     """The stage of editing, each batch scored as soon as it is in."""
     own: list[Shares] = []
@@ -105,9 +102,6 @@ def edited(
                 row["ability"] = totals(examine.ability_scores(run, questions, deltas))
                 ability.append(edits_made | row["ability"])
         return row
-
-    def log(row: dict) -> None:
-        workdir.append_jsonl(folder.metrics, row)
 
     def more() -> dict[str, Any]:
         return {"own": scoring.plain_shares(own), "so_far": so_far, "ability": ability}

@@ -15,6 +15,7 @@ def config(editor: str = "emsedit", iters: int = 0, *, batch: bool = False) -> m
     found.seed = 0
     found.num_seq = 1 if batch else 20  # edit batches in a row; in training and again in editing
     found.compile_cache = True  # keep compiled programs between runs
+    found.track = ()  # of wandb and swanlab, beside the workdir's tensorboard/: who is told of a run's metrics
 
     found.checkpoint = ml_collections.ConfigDict()
     found.checkpoint.every = 50  # edit batches between two saved states of a run; 0: only when it is asked to stop
@@ -27,6 +28,7 @@ def config(editor: str = "emsedit", iters: int = 0, *, batch: bool = False) -> m
     found.dataset.name = "worldfacts"
     found.dataset.n_edits = 20  # facts of an edit batch
     found.dataset.batch_size = 4  # prompts of a micro-batch: the unit the loss is averaged in
+    found.dataset.hold = 0  # facts much alike, of those that come with the package, that each edited one leaves alone
     found.dataset.train_path = ""  # "": the rows that come with the package
     found.dataset.valid_path = ""
     found.dataset.shuffle = False  # False: file order
@@ -67,7 +69,7 @@ def _further(section: ml_collections.ConfigDict) -> None:
     """What is measured beside ES, GS and LS, before and after."""
     section.further = True  # False: none of these
     section.generated = 100  # facts, from all along the sequence, whose answers are generated; 0: none
-    section.per_criterion = 0  # further questions of a fact, of each sort (RippleEdits, MQuAKE); 0: all
+    section.per_criterion = 0  # further questions of a fact, of each sort (RippleEdits, MQuAKE, EasyEdit); 0: all
     section.fluency = 10  # facts whose prompts are continued at length; 0: none
     section.fluency_tokens = 100
     section.text_path = ""  # running text for the perplexity; empty: the text that comes with the package

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.ability import ability
 from emsedit_jax.measure.ask import ask, drift
 from emsedit_jax.measure.contest import contest
 from emsedit_jax.measure.said import contained, exact, ngram_entropy
 from emsedit_jax.measure.scores import NAMES, Score, Scores
+from emsedit_jax.run import failures
 from emsedit_jax.run.exam import Exam, Spoken
+from emsedit_jax.run.facts import drawn
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.report import Example
 from emsedit_jax.types import Deltas
@@ -90,6 +93,32 @@ def examples(exam: Exam, before: Examined, after: Examined) -> list[Example]:
         return []
     shown = [(exam.spoken[m], before.said[m], after.said[m]) for m in exam.shown]
     return [Example(one.prompt, one.answers[0], *words) for one, *words in shown]
+
+
+def failed(plan: EditPlan, exam: Exam, before: Examined, after: Examined) -> dict[str, list[dict[str, Any]]]:
+    """The worst failures of each published score with their texts and, where it was asked, what the edited model said.
+
+    They stand in summary.json, since no other file of the workdir has all prompts. A prompt that several facts share
+    comes once; `times` counts its failures.
+    """
+    said = dict(zip((one.prompt for one in exam.spoken), after.said, strict=False))
+    worst = failures.failures({"unedited": before.scores, "edited": after.scores})
+    found: dict[str, list[dict[str, Any]]] = {}
+    for kind, name in NAMES.items():
+        cues = {item: cue for record in drawn(plan) for item, cue in _cues(record, kind)}
+        alike: dict[Cue, list[str]] = {}
+        for one in worst[name].found:
+            alike.setdefault(cues[one.item], []).append(one.item)
+        found[name] = [
+            {"item": those[0], "prompt": cue.prompt, "answer": cue.answer, "said": said.get(cue.prompt)}
+            | {"times": len(those)}
+            for cue, those in list(alike.items())[: failures.SHOWN]
+        ]
+    return found
+
+
+def _cues(record: EditRecord, kind: str) -> Iterator[tuple[str, Cue]]:
+    return zip(record.item_names(kind), record.cues(kind), strict=True)
 
 
 def retention(plan: EditPlan, scores: Scores) -> Scores:

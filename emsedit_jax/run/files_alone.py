@@ -1,4 +1,4 @@
-"""What is done with the files of runs, without their model: comparing them, and revising their ledgers of edits."""
+"""What is done with the files of runs, without their model: comparing, reporting, revising their ledgers of edits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ def run(command: Command) -> None:
 
         assert command.to is not None
         compare.run_compare(command.runs, command.to)
+        return
+    if command.mode == "report":
+        from emsedit_jax.run import page
+
+        page.run_report(command.workdir)
         return
     from emsedit_jax.run import revise
 

@@ -8,7 +8,6 @@ stands before it is used, and what is lost is told.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import time
@@ -19,33 +18,13 @@ from typing import Any
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
-from emsedit_jax.run import workdir
+from emsedit_jax.run import ledger_lines, workdir
+from emsedit_jax.run.ledger_lines import DENSE, EDIT, NAME, START, UNDO, Record, hash_of
 from emsedit_jax.types import SiteGroup, Sites
 
-NAME, FORMAT = "ledger.jsonl", "emsedit-jax ledger 1"
-EDIT, UNDO, DENSE = "edit", "undo", "dense"
-MOST_BYTES = 2**31  # of ledger.jsonl: more is no ledger of ours
-START = "0" * 64
+__all__ = ["DENSE", "EDIT", "NAME", "UNDO", "Ledger", "Record", "check_base", "check_present", "create", "cut", "read"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One line: a batch of edits, the undoing of some, or many batches made into one."""
-
-    number: int  # from 1
-    kind: str
-    rows: tuple[Mapping[str, Any], ...]  # facts: id, subject, prompt, answer
-    time: str
-    scores: Mapping[str, Any]  # means, in percent
-    file: str  # "" for an undo
-    bytes: int
-    sha256: str  # of the file
-    snapshot: str  # sha256 of the file of all edits after it; "" where there is none
-    undone: tuple[int, ...]  # numbers of batches
-    hash: str
-
-    def plain(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+FORMAT = "emsedit-jax ledger 1"
 
 
 @dataclasses.dataclass
@@ -67,7 +46,7 @@ class Ledger:
 
     def header(self) -> dict[str, Any]:
         body = {"format": FORMAT, **self.base.about(), "sites": [group._asdict() for group in self.sites]}
-        return {**body, "hash": _hash(START, body)}
+        return {**body, "hash": hash_of(START, body)}
 
     def append(
         self,
@@ -85,7 +64,7 @@ class Ledger:
         told = workdir.plain({"rows": list(rows), "scores": scores or {}})
         body = {"number": len(self.records) + 1, "kind": kind, **told, "time": now, "file": file}
         body |= {"bytes": size, "sha256": digest, "snapshot": snapshot, "undone": list(undone)}
-        record = _record({**body, "hash": _hash(self.last, body)})
+        record = ledger_lines.record({**body, "hash": hash_of(self.last, body)})
         self._write(json.dumps(record.plain(), ensure_ascii=False))
         self.records.append(record)
         return record
@@ -139,15 +118,11 @@ def read(path: Path) -> Ledger:
     Raises InputError where there is none, or its first line is damaged.
     """
     check_present(path)
-    file = path / NAME
-    with workdir.reading(file):
-        if file.stat().st_size > MOST_BYTES:
-            raise InputError(f"{file} is larger than any ledger ({MOST_BYTES:,} bytes).")
-        lines = file.read_bytes().split(b"\n")
+    file, lines = path / NAME, ledger_lines.lines(path)
     found = _opened(path, lines[0])
     found.good_bytes = len(lines[0]) + 1
     for line in lines[1:-1]:
-        record = _believed(found, line)
+        record = ledger_lines.believed(line, len(found.records) + 1, found.last)
         if record is None:
             break
         found.records.append(record)
@@ -196,25 +171,3 @@ def _group(plain: Mapping[str, Any]) -> SiteGroup:
     if not (group.k > 0 < group.v and len(group.layers) == len(group.modules) == len(group.names) > 0):
         raise ValueError("sites without a size")
     return group
-
-
-def _believed(found: Ledger, line: bytes) -> Record | None:
-    """The record, if it goes on where the last one ended; None for anything else."""
-    try:
-        plain = dict(json.loads(line))
-        record = _record(plain)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    given = plain.pop("hash")
-    sound = record.number == len(found.records) + 1 and given == _hash(found.last, plain)
-    return record if sound and "/" not in record.file and not record.file.startswith(".") else None
-
-
-def _record(plain: Mapping[str, Any]) -> Record:
-    fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
-    return Record(**fields | {"rows": tuple(plain["rows"]), "undone": tuple(plain["undone"])})
-
-
-def _hash(before: str, body: Mapping[str, Any]) -> str:
-    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()

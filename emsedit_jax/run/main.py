@@ -10,7 +10,7 @@ import ml_collections
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.errors import Preempted
+from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import (
     arrays,
@@ -22,9 +22,11 @@ from emsedit_jax.run import (
     items,
     lock,
     networks,
+    page,
     report,
     scoring,
     stopping,
+    trackers,
     watch,
     workdir,
 )
@@ -37,6 +39,7 @@ from emsedit_jax.run.prepare import Prepared, fingerprint, prepare, say
 from emsedit_jax.run.resources import CompileClock, use_compile_cache
 from emsedit_jax.run.stages import Stages, remove_stages
 from emsedit_jax.run.summary import summarise
+from emsedit_jax.run.tracking import Tracking
 from emsedit_jax.run.watch import Diverged
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import MetaState
@@ -70,6 +73,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     if sharding.agreed(Workdir(path).summary.exists()):
         _show_finished(Workdir(path))
         return
+    trackers.check_installed(config.track)
     exam.check_files(config)
     run = prepare(config)
     questions = exam.prepare_exam(run)
@@ -86,7 +90,10 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 def _show_finished(folder: Workdir) -> None:
     """A run that was made before: what it found."""
     summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
-    remove_stages(folder)  # of a run that died between its last two steps
+    remove_stages(folder)  # of a run that died between its last steps
+    if not folder.report.exists():
+        workdir.sweep(folder)
+        _write_page(folder)
     say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
     _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
 
@@ -96,21 +103,28 @@ def _run(
 ) -> None:
     """All stages, with what is to be said where they do not come to an end."""
     try:
-        _go_through(run, questions, state, folder, clock, compiling)
+        with contextlib.closing(Tracking(folder, run.config)) as tracking:
+            _go_through(run, questions, state, folder, clock, compiling, tracking)
     except Preempted:
         again = f"the same command with --workdir={folder.path} goes on"
         raise Preempted(f"what is done is saved in {folder.path}; {again}.") from None
 
 
 def _go_through(
-    run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
+    run: Prepared,
+    questions: Exam,
+    state: MetaState,
+    folder: Workdir,
+    clock: PhaseClock,
+    compiling: CompileClock,
+    tracking: Tracking,
 ) -> None:
     """All stages of a run."""
     config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every, fingerprint(run))
     before = Examined({}, ()) if config.eval.final_only else course.asked(run, questions, stages, clock, None)
     try:
-        state, trained_on = course.trained(run, state, stages, folder, clock)
-        edited = course.edited(run, questions, state, stages, folder, clock)
+        state, trained_on = course.trained(run, state, stages, folder, clock, tracking.log)
+        edited = course.edited(run, questions, state, stages, folder, clock, tracking.log)
     except Diverged as stop:
         raise Diverged(f"{stop} {_keep(run, folder, stop)}", stop.deltas, stop.state) from None
     after = course.asked(run, questions, stages, clock, edited)
@@ -121,11 +135,24 @@ def _go_through(
     along = {"so_far": edited.so_far, "ability": edited.ability}
     shown = [example._asdict() for example in examples]
     more: dict[str, Any] = {"trained_on": trained_on, "along": along, "ledger": edited.ledger, "examples": shown}
+    more["failures"] = examine.failed(run.valid_plan, questions, before, after)
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     summary |= more
+    tracking.end(summary["scores"])
     workdir.write_json(folder.summary, summary)
     stages.finish()
+    _write_page(folder)
     _show(summary, examples, folder)
+
+
+def _write_page(folder: Workdir) -> None:
+    """Writes report.html. Where that cannot be done it is said, and the run is finished all the same."""
+    if not sharding.is_first():
+        return
+    try:
+        page.write(folder)
+    except InputError as error:
+        say("warning", f"{error} --mode=report writes it later.")
 
 
 def first_networks(run: Prepared) -> MetaState:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from emsedit_jax import sharding
-from emsedit_jax.data import batching, checks
+from emsedit_jax.data import batching, checks, nearby
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.records import Role
 from emsedit_jax.data.scoring import ScorePlan, plan_scoring
@@ -81,7 +81,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
         a_trajectory, learning = _checked(config, method, found)
     n_train = a_trajectory * config.train.n_trajectories
     plans = facts.plans(config, found, lm, {"train": n_train + held, "eval": config.num_seq})
-    valid_plan, train_plan, holdout = plans["eval"], None, None
+    valid_plan, train_plan, holdout = _holding(config, lm, plans["eval"]), None, None
     if learns:
         both, valid_plan = batching.share_shapes(plans["train"], valid_plan)
         train_plan = both.part(0, n_train)
@@ -101,6 +101,16 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     )
 
 
+def _holding(config: ml_collections.ConfigDict, lm: LM, plan: EditPlan) -> EditPlan:
+    """The plan with facts near those of each batch that its edits are to leave alone, none of which is scored."""
+    hold, records = config.dataset.hold, facts.drawn(plan)
+    if not hold:
+        return plan
+    apart = {cue.prompt for record in records for cue in record.unrel}
+    cues = [[cue for one in batch for cue in nearby.beside(one, hold, records, apart)] for batch in plan.drawn]
+    return batching.share_shapes(batching.holding(plan, cues, lm.tokenizer, lm.config.max_length))[0]
+
+
 def fingerprint(run: Prepared) -> str:
     """Digest of the model's weights and of all facts, as they are drawn: what a run is made of beside its config."""
     found = hashlib.sha256(run.base.weights.encode())
@@ -116,6 +126,9 @@ def editor_of(config: ml_collections.ConfigDict, lm: LMConfig) -> Editor:
     method, iters = methods.method(config.editor.name), config.editor.iters
     sizes: dict[str, Any] = {"rank": config.editor.rank, "n_blocks": config.editor.n_blocks} if method.learned else {}
     specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **sizes)
+    if config.dataset.hold and method.rule.ridge is None:
+        hold = f"--config.dataset.hold={config.dataset.hold}"
+        raise InputError(f"{hold}: {method.name} solves no system in which a prompt could be held; set it to 0.")
     sites = edit_sites.resolve(lm, config.model.edit_modules)
     return Editor(lm, sites, method, specs, iters, config.editor.rows_at_once)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,9 @@ from rich.text import Text
 
 from emsedit_jax.measure.scores import measure
 from emsedit_jax.run import workdir
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SCORES = {"ES": "edited prompts", "GS": "other wordings", "LS": "unrelated facts"}
 ROWS = {"unedited": "unedited", "edited": "after editing"}  # of summary["scores"]: its keys, and their names for people
@@ -134,23 +137,9 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
     figure = Figure(figsize=(10.5, 3.9), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(SCORES), sharey=True)
-    edits = list(curve["edits"])
-    places = {"so_far": list(curve.get("so_far_edits") or edits)}  # may be scored after every so many batches alone
-    mark_every = max(1, len(edits) // 12)
     for panel, (name, words) in zip(panels, SCORES.items(), strict=True):
-        for key, (label, style) in LINES.items():
-            values = curve.get(key, {}).get(name)
-            if values is not None:
-                marker = MARKERS[name] if key == "after_own" else None
-                panel.plot(
-                    places.get(key, edits), values, style, color=COLORS[name], label=label, linewidth=1.8,
-                    marker=marker, markersize=4.5, markevery=mark_every, alpha=0.7 if key == "unedited" else 1.0,
-                )  # fmt: skip
+        draw_panel(panel, name, curve)
         panel.set_title(f"{name}: {words}", fontsize=10)
-        panel.set_xlabel("edits so far")
-        panel.set_ylim(-3, 103)
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("answer tokens right, %")
     drawn = [
         (label, style) for key, (label, style) in LINES.items() if any(name in curve.get(key, {}) for name in SCORES)
@@ -159,6 +148,25 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
     figure.legend(handles=samples, loc="outside lower center", ncols=max(len(samples), 1), fontsize=9, frameon=False)
     with workdir.replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def draw_panel(panel: Axes, name: str, curve: Mapping[str, Any]) -> None:
+    """One score's lines along the sequence; `curve` as in `plot_curve`."""
+    edits = list(curve["edits"])
+    places = {"so_far": list(curve.get("so_far_edits") or edits)}  # may be scored after every so many batches alone
+    mark_every = max(1, len(edits) // 12)
+    for key, (label, style) in LINES.items():
+        values = curve.get(key, {}).get(name)
+        if values is not None:
+            marker = MARKERS[name] if key == "after_own" else None
+            panel.plot(
+                places.get(key, edits), values, style, color=COLORS[name], label=label, linewidth=1.8,
+                marker=marker, markersize=4.5, markevery=mark_every, alpha=0.7 if key == "unedited" else 1.0,
+            )  # fmt: skip
+    panel.set_xlabel("edits so far")
+    panel.set_ylim(-3, 103)
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def _percent(value: float | None) -> str:

@@ -82,6 +82,12 @@ def use_compile_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+def peaks_mb() -> dict[str, float]:
+    """Both peaks so far, those that are counted: of the `host` process, and of its busiest `device`."""
+    device = peak_device_mb()
+    return {"host": round(peak_rss_mb(), 1)} | ({} if device is None else {"device": round(device, 1)})
+
+
 class CompileClock:
     """Adds up XLA's compilation while it is open.
 

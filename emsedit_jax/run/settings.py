@@ -13,6 +13,7 @@ from emsedit_jax.errors import InputError, near
 
 SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of float32, in which networks and shifts are computed
 DTYPES = ("auto", "float32", "bfloat16")
+TRACKERS = ("wandb", "swanlab")  # beside TensorBoard's files, which every run writes
 EMBEDDED_DATASETS = ("worldfacts",)  # come with the package: an empty path means the packaged rows
 
 # The published program's defaults, editor by editor. lr is the initial eta of the shift.
@@ -107,17 +108,24 @@ NAMES = Field(
     lambda value: isinstance(value, (tuple, list)) and all(SOME_TEXT.holds(item) for item in value),
     "names, several as a quoted tuple, \"('a', 'b')\"",
 )
+SOME_TRACKERS = Field(
+    lambda value: isinstance(value, (tuple, list)) and all(item in TRACKERS for item in value),
+    f"any of {', '.join(TRACKERS)}, several as a quoted tuple, \"('wandb', 'swanlab')\"",
+    TRACKERS,
+)
 ALL_OR_SOME = Field(lambda value: _is_int(value) and (value == -1 or value >= 1), "-1 or at least 1")
 
 FIELDS: dict[str, Field] = {
     "seed": whole(0, 2**32 - 1),
     "num_seq": whole(1),
     "compile_cache": BOOL,
+    "track": SOME_TRACKERS,
     "checkpoint.every": whole(0),
     "ledger.keep": BOOL,
     "ledger.snapshot_every": whole(0),
     "dataset.name": one_of(tuple(READERS)),
     "dataset.n_edits": whole(1),
+    "dataset.hold": whole(0),
     "dataset.batch_size": whole(1),
     "dataset.train_path": TEXT,
     "dataset.valid_path": TEXT,

@@ -36,6 +36,7 @@ def summarise(
         "prefix_store": {"hits": prefixes.hits, "misses": prefixes.misses, "hit_rate": prefixes.hit_rate},
         "peak_rss_mb": round(resources.peak_rss_mb(), 1),
         "peak_device_mb": resources.peak_device_mb(),
+        "peaks_mb": clock.peaks,
         "seed": run.config.seed,
         "editor": run.config.editor.name,
         "model": run.config.model.name_or_path,

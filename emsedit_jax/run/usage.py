@@ -24,12 +24,14 @@ Edit a language model's facts and score the result.
                            --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
                            --config.train.update_every=batch --config.train.schedule=cosine
                            --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
+                           --config.track=wandb            metrics also to Weights & Biases, or swanlab
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
                          export: write the model with these edits to the folder --to, as Hugging Face has it; or
                          --as=deltas: the changes of its weights alone; --as=lora: an adapter that PEFT loads;
                          compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
                          runs/compare-<time>);
+                         report: write a run's report.html anew, --workdir=RUN;
                          undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
                          replay: make the run's edits anew from its ledger, --workdir=RUN;
                          merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;

@@ -48,6 +48,10 @@ class Workdir(NamedTuple):
         return self.path / "curve.png"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def edits(self) -> Path:
         return self.path / "edits.safetensors"
 
@@ -75,9 +79,17 @@ class Workdir(NamedTuple):
     def networks(self) -> Path:
         return self.path / "hypernet.safetensors"
 
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def track(self) -> Path:
+        return self.path / "track.json"
+
 
 # Fields that change no number of a run: it goes on with others.
-FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every")
+FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every", "track")
 HIDDEN = (".lock", ".lock.json")  # of the program that works in the folder
 SEAL = "sha256"  # the last field of a sealed JSON file
 
@@ -123,7 +135,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png)", path.name) is not None
+    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png|html)", path.name) is not None
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -143,12 +155,19 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     workdir = Workdir(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        if _writes():
-            for folder in (path, workdir.ledger, workdir.stages):
-                for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
-                    left.unlink(missing_ok=True)
+    sweep(workdir)
     write_json(workdir.config, config.to_dict())
     return workdir
+
+
+def sweep(workdir: Workdir) -> None:
+    """Removes files that a process left which died as it wrote them. Raises InputError where that cannot be done."""
+    if not _writes():
+        return
+    with writing(workdir.path):
+        for folder in (workdir.path, workdir.ledger, workdir.stages):
+            for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
+                left.unlink(missing_ok=True)
 
 
 def saved_config(path: Path) -> ml_collections.ConfigDict:

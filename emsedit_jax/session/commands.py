@@ -45,9 +45,11 @@ def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, y
     say("networks", session.networks)
     if there and not yes:
         _ask(f"{path} holds {len(session.facts)} facts; add these {len(wanted)} to them?")
-    print(session.edit(wanted), flush=True)
+    report = session.edit(wanted)
+    print(report, flush=True)
     session.save(path)
-    say("saved", f"{path}: --mode=generate asks, --mode=undo takes back, --mode=export writes the model")
+    back = f"--mode=undo --batches={','.join(map(str, report.batches))}"
+    say("saved", f"{path}; with --workdir={path}: --mode=generate asks, {back} takes this back, --mode=export writes")
 
 
 def _new(config: ml_collections.ConfigDict | None) -> EditSession:

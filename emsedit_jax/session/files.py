@@ -42,12 +42,14 @@ def read(path: Path) -> Saved:
         raise InputError(f"{found.lost}; --mode=compact --to=FOLDER makes new edits of those before it.")
     if folder.stages.exists():
         raise InputError(f"{path} holds a run that is not finished: finish it first, with the command it began with.")
-    rows = {record.number: record.rows for record in found.records if record.rows} if found is not None else {}
+    records_of = found.records if found is not None else ()
+    facts = {record.number: _of_ledger(record.rows) for record in records_of if record.kind != ledger.UNDO}
     if not folder.session.exists():
-        return Saved(folder, config, found, {number: _of_ledger(one) for number, one in rows.items()}, f"of {path}")
+        return Saved(folder, config, found, facts, f"of {path}")
     about = workdir.read_json(folder.session, "name another folder")
     config = ml_collections.ConfigDict(workdir.with_tuples(about["config"]))
-    facts = {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
+    # the ledger is written first: what it has beyond the rest is of a program that died as it saved
+    facts |= {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
     return Saved(folder, config, found, facts, str(about["networks"]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.data import batching, checks, nearby, records
 from emsedit_jax.data.batching import EditPlan
-from emsedit_jax.data.cues import EditRecord, Role
+from emsedit_jax.data.cues import Cue, EditRecord, Role
 from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
@@ -22,21 +22,28 @@ from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta.trajectory import Editor, Learning
 from emsedit_jax.run.prepare import Prepared
 
+T = TypeVar("T")
+WATCHED = 6  # facts that are looked at beside each edited one: a model knows some of the answers
 Facts = str | Path | Mapping[str, Any] | Sequence[Any]  # a file, one fact, or several
 
 
 def read(facts: Facts, role: Role) -> list[EditRecord]:
     """The facts of a table or of lines of JSON, of mappings with `prompt`, `answer`, ..., or of (prompt, answer) pairs.
 
+    Records stay as they are.
+
     Raises InputError with everything that is wrong with them.
     """
     if isinstance(facts, (str, Path)):
         return records.load("facts", facts, role=role)
-    rows = [facts] if isinstance(facts, Mapping) else list(facts)
+    rows: list[Any] = [facts] if isinstance(facts, Mapping) else list(facts)
     if not rows:
         raise InputError("there are no facts: give at least one, such as {'prompt': ..., 'answer': ...}.")
     if len(rows) == 2 and all(isinstance(one, str) for one in rows):
         rows = [tuple(rows)]  # one pair
+    known = [one for one in rows if isinstance(one, EditRecord)]
+    if len(known) == len(rows):
+        return known
     return records.of_objects("facts", [_object(row) for row in rows], role=role)
 
 
@@ -66,10 +73,24 @@ def check_agree(facts: Sequence[EditRecord]) -> None:
         raise InputError(f"{found[0]}: only one of them can hold; leave the others out.")
 
 
-def with_nearby(facts: Sequence[EditRecord], edited: Sequence[EditRecord]) -> list[EditRecord]:
-    """The facts with further prompts that are not to change: about things much alike that no edit is about."""
-    others = [*edited, *facts]
-    return [dataclasses.replace(one, unrel=(*one.unrel, *nearby.beside(one, others))) for one in facts]
+class Beside(NamedTuple):
+    """A fact with what lies near it, of which no edit in force is about."""
+
+    watched: EditRecord  # with further prompts that are not to change
+    held: tuple[Cue, ...]  # prompts that the edit is to leave alone; others than those that are watched, but its own
+
+
+def with_nearby(facts: Sequence[EditRecord], edited: Sequence[EditRecord], hold: int) -> list[Beside]:
+    """The facts with facts much alike: the nearest are dealt out in turn, to be watched and to be held, `hold` of them.
+
+    The prompts of a fact that are not to change are held as well.
+    """
+    others, found = [*edited, *facts], []
+    for one in facts:
+        near = nearby.beside(one, 2 * max(hold, WATCHED), others)
+        held = (*one.unrel, *near[1::2][:hold]) if hold else ()
+        found.append(Beside(dataclasses.replace(one, unrel=(*one.unrel, *near[::2][:WATCHED])), held))
+    return found
 
 
 def check_lessons(config: ml_collections.ConfigDict, facts: Sequence[EditRecord], learning: Learning) -> None:
@@ -85,16 +106,24 @@ def check_lessons(config: ml_collections.ConfigDict, facts: Sequence[EditRecord]
             )
 
 
-def cut(facts: Sequence[EditRecord], n_edits: int) -> list[list[EditRecord]]:
+def cut(facts: Sequence[T], n_edits: int) -> list[list[T]]:
     """As few batches of at most so many facts as there can be, all alike."""
     parts = np.array_split(np.arange(len(facts)), -(-len(facts) // n_edits))
     return [[facts[m] for m in part.tolist()] for part in parts]
 
 
 def batches(
-    config: ml_collections.ConfigDict, lm: LM, facts: Sequence[EditRecord], n_edits: int, num_batches: int | None = None
+    config: ml_collections.ConfigDict,
+    lm: LM,
+    facts: Sequence[EditRecord],
+    n_edits: int,
+    num_batches: int | None = None,
+    held: Sequence[Cue] = (),
 ) -> EditPlan:
-    """Batches in the order given; what is left over is dropped. Raises InputError with all that cannot be tokenised."""
+    """Batches in the order given; what is left over is dropped. `held`: prompts that every batch is to leave alone.
+
+    Raises InputError with all that cannot be tokenised.
+    """
     plan = batching.plan_tasks(
         facts,
         lm.tokenizer,
@@ -106,6 +135,8 @@ def batches(
         pass_tokens=config.dataset.batch_tokens,
         parts=sharding.size(sharding.DATA),
     )
+    if held:
+        plan = batching.holding(plan, [held] * len(plan), lm.tokenizer, lm.config.max_length)
     return batching.roomy(plan)
 
 

@@ -11,11 +11,13 @@ import ml_collections
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.hf import published_modules
+from emsedit_jax.meta import methods
 from emsedit_jax.run import defaults, settings
 
 FOLDER = Path(__file__).parents[1] / "ready"  # of trained networks
 INNER = ("gate", "up")  # the maps into a block's inner width, as `lm/` calls them
 N_EDITS = 10  # facts of a batch
+HOLD = 6  # facts much alike that each edit leaves alone
 LESSONS = 100  # of the facts that come with the package, to train on
 
 
@@ -48,8 +50,11 @@ def config_of(model: str, editor: str, given: Mapping[str, Any]) -> ml_collectio
         known = ", ".join(settings.EDITORS)
         raise InputError(f"there is no editor {editor!r}; known: {known}.{near(editor, settings.EDITORS)}")
     config = defaults.config(editor)
-    config.model.name_or_path, config.dataset.n_edits, config.eval.further = model, N_EDITS, False
+    config.model.name_or_path, config.eval.further = model, False
+    config.dataset.n_edits, config.dataset.hold = N_EDITS, HOLD
     config.model.edit_modules = ()
+    if methods.method(editor).rule.ridge is None:
+        config.dataset.hold = 0
     if model in READY:
         known = READY[model]
         config.model.edit_modules = known.sites

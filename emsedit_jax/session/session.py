@@ -26,7 +26,7 @@ import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.data import embedded, records
-from emsedit_jax.data.cues import EditRecord
+from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import identify
@@ -51,7 +51,8 @@ from emsedit_jax.types import MetaState
 class EditSession:
     """A model under edits that are made, looked at and taken back one after the other.
 
-    The model's weights never change: an edit is a tree of weight changes beside them.
+    The model's weights never change: an edit is a tree of weight changes beside them. For those who call the pure
+    functions below: `lm` (its `params`), `editor` (its `sites`), `state` (networks and statistics) and `deltas`.
 
     >>> session = EditSession.from_pretrained("smollm2-135m", "ultraedit")
     >>> report = session.edit([("The capital of France is", "Lyon"), ("The author of Hamlet is", "Jane Austen")])
@@ -78,16 +79,16 @@ class EditSession:
             use_compile_cache()
         ready.fill_sites(config, lm.config)
         self.config, self.lm = config, lm
-        self._base = identify(config.model.name_or_path, lm.params)
-        self._editor = prepare.editor_of(config, lm.config)
-        self._state = trajectory.init(self._editor, config.seed)
-        self._deltas = no_edit(self._editor.sites)
+        self.base = identify(config.model.name_or_path, lm.params)
+        self.editor = prepare.editor_of(config, lm.config)
+        self.state = trajectory.init(self.editor, config.seed)
+        self.deltas = no_edit(self.editor.sites)
         self._folder = Workdir(Path(tempfile.mkdtemp(prefix="emsedit-")))  # of the history, until it is saved
         weakref.finalize(self, shutil.rmtree, self._folder.path, ignore_errors=True)
-        self._ledger = ledger.create(self._folder.ledger, self._base, self._editor.sites)
+        self._ledger = ledger.create(self._folder.ledger, self.base, self.editor.sites)
         self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
         self._last: tuple[int, ...] = ()  # batches of the last edit
-        self.networks = "none needed" if not self._editor.method.learned else "untrained"
+        self.networks = "none needed" if not self.editor.method.learned else "untrained"
 
     @classmethod
     def from_pretrained(
@@ -139,7 +140,7 @@ class EditSession:
         None: facts that come with the package. Raises InputError for an editor without networks, and for facts that
         cannot be learned from.
         """
-        if not self._editor.method.learned:
+        if not self.editor.method.learned:
             raise InputError(f"{self.config.editor.name} has no networks to train: edit at once.")
         if facts is None:
             taught = records.load("worldfacts", embedded.path("train"), role="train", limit=ready.LESSONS)
@@ -149,15 +150,15 @@ class EditSession:
         count = len(taught) // n_edits
         config = self.config.copy_and_resolve_references()
         config.num_seq, config.dataset.n_edits = max(count, 2), n_edits  # (1 would be batch mode, with other networks)
-        learning = prepare.learning_of(config, self._editor.method, count)
+        learning = prepare.learning_of(config, self.editor.method, count)
         given.check_lessons(config, taught[: count * n_edits], learning)
         plan = given.batches(config, self.lm, taught, n_edits, count)
-        run = given.prepared(config, self.lm, self._base, self._editor, plan, learning)
-        state = trajectory.init(self._editor, self.config.seed, learning)
+        run = given.prepared(config, self.lm, self.base, self.editor, plan, learning)
+        state = trajectory.init(self.editor, self.config.seed, learning)
         with CompileClock() as compiling:
             clock = PhaseClock(compiling)
             found, used = train(run, state, clock, lambda row: None, keeper.nothing(clock))
-        self._state = MetaState(found.thetas, found.stats, (), ())
+        self.state = MetaState(found.thetas, found.stats, (), ())
         self.networks = f"trained on {used} facts"
         return used
 
@@ -166,9 +167,9 @@ class EditSession:
 
         Raises InputError where there are none, and for networks of another editor, model, site or size.
         """
-        if path is not None and self._editor.method.learned:
+        if path is not None and self.editor.method.learned:
             file = nets.file_of(str(path))
-            self._state = nets.load(file, self._editor, self._state, self._base)
+            self.state = nets.load(file, self.editor, self.state, self.base)
             self.networks = f"trained, from {file}"
 
     def edit(self, facts: Facts) -> EditReport:
@@ -182,11 +183,14 @@ class EditSession:
         """
         wanted = given.read(facts, "eval")
         given.check_agree(wanted)
-        looked_at = given.with_nearby(wanted, self.facts)
+        looked_at = given.with_nearby(wanted, self.facts, self.config.dataset.hold)
         size = self.config.dataset.n_edits
-        runs = [self._prepared(part) for part in given.cut(looked_at, size)]
-        began, former = time.monotonic(), self._deltas
-        deltas, state, written = former, self._state, []
+        runs = [
+            self._prepared([one.watched for one in part], [cue for one in part for cue in one.held])
+            for part in given.cut(looked_at, size)
+        ]
+        began, former = time.monotonic(), self.deltas
+        deltas, state, written = former, self.state, []
         for number, run in enumerate(runs):
             deltas, state, factors = work.edit_in(run, deltas, state, number)
             written.append(factors)
@@ -194,7 +198,7 @@ class EditSession:
         seconds = time.monotonic() - began
         told = [work.reports(run, former, deltas, self.config.eval.max_new_tokens) for run in runs]
         self._keep(given.cut(wanted, size), written, told)
-        self._deltas, self._state = deltas, state
+        self.deltas, self.state = deltas, state
         return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
 
     @overload
@@ -211,7 +215,7 @@ class EditSession:
           drawing: `temperature`, `top_k`, `top_p`, `seed` as in `LM.generate`; without them the likeliest token.
         """
         asked = [prompts] if isinstance(prompts, str) else list(prompts)
-        sites, deltas = (self._editor.sites, self._deltas) if edited else ((), None)
+        sites, deltas = (self.editor.sites, self.deltas) if edited else ((), None)
         said = self.lm.generate(asked, max_new_tokens, sites=sites, deltas=deltas, **drawing)
         return said[0] if isinstance(prompts, str) else said
 
@@ -224,8 +228,8 @@ class EditSession:
         if not asked:
             raise InputError("nothing is edited yet: edit first, or give facts to score.")
         runs = [self._prepared(part) for part in given.cut(asked, self.config.dataset.n_edits)]
-        plain = no_edit(self._editor.sites)
-        sides = (means([work.shares(run, deltas) for run in runs]) for deltas in (plain, self._deltas))
+        plain = no_edit(self.editor.sites)
+        sides = (means([work.shares(run, deltas) for run in runs]) for deltas in (plain, self.deltas))
         return ScoreReport(next(sides), next(sides), len(asked))
 
     def undo(self, *batches: int) -> tuple[EditRecord, ...]:
@@ -236,7 +240,7 @@ class EditSession:
         numbers = batches or tuple(number for number in self._last if number in self.batches)
         if not numbers:
             raise InputError("there is nothing to take back.")
-        self._deltas, write = history.undo(self._ledger, numbers)
+        self.deltas, write = history.undo(self._ledger, numbers)
         write()
         return tuple(one for number in sorted(set(numbers)) for one in self._facts[number])
 
@@ -258,8 +262,8 @@ class EditSession:
         The folder is a workdir: `launch.py --mode=undo|eval|export|generate --workdir=FOLDER` work on it. Raises
         InputError where something else lies there.
         """
-        made = self._state, self._deltas, self._base, self._ledger, self._facts
-        files.write(Path(folder), self.config, self._editor, *made, self.networks)
+        made = self.state, self.deltas, self.base, self._ledger, self._facts
+        files.write(Path(folder), self.config, self.editor, *made, self.networks)
         return Path(folder)
 
     def export(self, folder: str | Path, form: str = "model") -> Path:
@@ -271,7 +275,7 @@ class EditSession:
         Raises InputError where something lies there, or the disk refuses.
         """
         target = Path(folder)
-        exporting.write(form, self._folder, target, self.lm, self._editor.sites, self._deltas, self._base)
+        exporting.write(form, self._folder, target, self.lm, self.editor.sites, self.deltas, self.base)
         return target
 
     def __repr__(self) -> str:
@@ -281,9 +285,9 @@ class EditSession:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _prepared(self, facts: Sequence[EditRecord]) -> Prepared:
-        plan = given.batches(self.config, self.lm, facts, len(facts))
-        return given.prepared(self.config, self.lm, self._base, self._editor, plan)
+    def _prepared(self, facts: Sequence[EditRecord], held: Sequence[Cue] = ()) -> Prepared:
+        plan = given.batches(self.config, self.lm, facts, len(facts), held=held)
+        return given.prepared(self.config, self.lm, self.base, self.editor, plan)
 
     def _keep(self, parts: Sequence[list[EditRecord]], written: Sequence[Any], told: Sequence[Any]) -> None:
         """Writes the batches into the history."""
@@ -301,21 +305,21 @@ class EditSession:
 
     def _open(self, saved: Saved) -> None:
         """Takes over what was saved; the folder itself stays as it is until `save`."""
-        if saved.folder.networks.exists() or self._editor.method.learned:
-            self._state = nets.load(nets.file_of(str(saved.folder.path)), self._editor, self._state, self._base)
+        if saved.folder.networks.exists() or self.editor.method.learned:
+            self.state = nets.load(nets.file_of(str(saved.folder.path)), self.editor, self.state, self.base)
             self.networks = saved.networks
         if saved.ledger is None:  # of a run that kept none: its edits are one batch
-            self._deltas = edits.load(saved.folder.edits, self._editor.sites, self._base)
+            self.deltas = edits.load(saved.folder.edits, self.editor.sites, self.base)
             dense = ledger_files.write_dense(self._ledger.path / ledger_files.name_of(1), self._on_host())
             self._ledger.append(ledger.DENSE, (), {}, ledger_files.name_of(1), dense)
             self._facts = {1: []}
             return
-        ledger.check_base(saved.ledger, self._base)
+        ledger.check_base(saved.ledger, self.base)
         files.copy(saved.ledger.path, self._ledger.path)
         self._ledger = ledger.read(self._ledger.path)
-        self._deltas = history.deltas(self._ledger)
+        self.deltas = history.deltas(self._ledger)
         self._facts = dict(saved.facts)
         self._last = tuple(self.batches)[-1:]
 
     def _on_host(self) -> tuple[np.ndarray, ...]:
-        return tuple(map(sharding.host, self._deltas))
+        return tuple(map(sharding.host, self.deltas))

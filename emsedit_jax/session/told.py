@@ -6,6 +6,8 @@ import dataclasses
 import html
 from collections.abc import Callable, Mapping, Sequence
 
+from emsedit_jax.errors import spans
+
 KINDS = {"ES": "the fact itself", "GS": "its other wordings", "LS": "facts nearby"}
 
 
@@ -71,8 +73,8 @@ class EditReport:
     def __str__(self) -> str:
         lines = [str(one) for one in self.facts]
         lines += [f"{words}: {before:.0f} % right before, {after:.0f} % after" for words, before, after in self.rows()]
-        numbers = ", ".join(map(str, self.batches))
-        lines.append(f"batch {numbers}, {self.seconds:.1f} s; undo({', '.join(map(str, self.batches))}) takes it back")
+        words = "batch" if len(self.batches) == 1 else "batches"
+        lines.append(f"{words} {spans(self.batches)}, written in {self.seconds:.1f} s")
         return "\n".join(lines)
 
     def rows(self) -> list[tuple[str, float, float]]:

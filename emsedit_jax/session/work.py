@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 
+from emsedit_jax.edit.capture import Prompts
 from emsedit_jax.edit.step import StepAux
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.score import Shares, score_edits
@@ -18,18 +20,29 @@ from emsedit_jax.types import Deltas, MetaState
 
 
 def edit_in(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> tuple[Deltas, MetaState, Any]:
-    """One batch more; its factors are brought to the host."""
+    """One batch more, in as few steps as it takes; the factors of these are brought to the host.
 
-    def told(aux: StepAux) -> tuple[Any, Any]:
-        return watch.of_step(run.editor, aux), aux.factors
-
+    Steps end once every token of the new answers has more than half of the probability, so that what is written is no
+    stronger than it has to be. Raises: Diverged.
+    """
+    editor, before, written = run.editor, deltas, []
     prompts = prompts_of(run, "edit", run.valid_plan, 0, "edit")
-    before = deltas
-    deltas, state, steps = trajectory.edit_batch(run.editor, run.lm.params, deltas, state, prompts, told, factors=True)
-    rows, factors = zip(*steps, strict=True)
-    place = {"phase": "edit", "batch": number}
-    watch.check(run.editor, place, jax.device_get(watch.step_row(rows)), before, state)
-    return deltas, state, ledger_files.gathered(factors)
+    for i in range(editor.iters):
+        found, after, aux = trajectory.step(editor, run.lm.params, deltas, state, prompts, i, factors=True)
+        row = jax.device_get(watch.step_row([watch.of_step(editor, aux)]))
+        if written and _is_taken(prompts, aux):
+            break
+        watch.check(editor, {"phase": "edit", "batch": number}, row, before, state)
+        deltas, state = found, after
+        written.append(aux.factors)
+    return deltas, state, ledger_files.gathered(written)
+
+
+def _is_taken(prompts: Prompts, aux: StepAux) -> bool:
+    """Whether all answers were likely before this step; never known of rows that were streamed."""
+    weights_a = np.concatenate([batch.weights_a for batch in prompts.batches])
+    ce_a = np.concatenate([trace.ce_a for trace in aux.traces])
+    return ce_a.shape == weights_a.shape and bool(np.all(ce_a[weights_a > 0] < np.log(2)))
 
 
 def shares(run: Prepared, deltas: Deltas) -> Shares:

@@ -15,6 +15,7 @@ from emsedit_jax.data.packing import (
     padding,
     plan_shape,
     plan_shapes,
+    roomy_shape,
     sorted_order,
     waste,
 )
@@ -285,6 +286,40 @@ def test_whatever_is_packed_fits_its_shape_and_no_two_shapes_pad_more_than_one(b
         needed = sum(len(item.tokens) + len(item.labels) for items in batches for item in items)
         as_large = [work(plan_shape([items], "ans")) >= work(one) for items in batches]
         assert 1 - needed / (len(batches) * work(one)) <= MOST_WASTE or all(as_large)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(items_of_any_length, min_size=1, max_size=3), st.sampled_from(TOKEN_RULES))
+def test_a_roomy_shape_fits_too_and_its_sizes_are_few(batches, rule):
+    tight, shape = plan_shape(batches, rule), roomy_shape(batches, rule)
+    few = {size * 2**power for size in (2, 3) for power in range(12)} | {1}
+    assert tight.p is not None
+    assert shape.p is not None
+    assert {shape.b, shape.t // 8, shape.a // 8, shape.n // 8, shape.p // 8} <= few
+    assert shape.t <= max(64, 2 * tight.t)
+    assert shape.p + shape.a <= 2 * (tight.p + tight.a)
+    for items in batches:
+        assert unpack(pack(items, 2, rule, shape), len(items)) == items
+
+
+def test_batches_of_like_size_have_the_same_roomy_shape():
+    assert len({roomy_shape(sized(count), "ans") for count in (9, 10, 11)}) == 1
+
+
+def test_prompts_of_weight_zero_are_held():
+    items = [item([1, 2], [3, 4]), item([5, 6, 7], [8]), item([9], [10, 11])]
+    weights = np.array([0.5, 0.0, 0.25], np.float32)
+    batch = pack(items, 2, "ans", plan_shape([items], "ans"), weights=weights)
+    keys = batch.tokens_bt.ravel()[batch.capture_at_n[:5]].tolist()
+    assert dict(zip(keys, batch.captured_n[:5].tolist(), strict=True)) == {
+        2: True,
+        3: True,
+        7: False,
+        9: True,
+        10: True,
+    }
+    assert not batch.captured_n[5:].any()
+    assert set(batch.capture_at_n[5:].tolist()) <= {batch.tokens_bt.size}
 
 
 def work(shape):

@@ -295,5 +295,5 @@ def test_a_folder_and_an_empty_path_are_refused(tmp_path):
 def test_an_unknown_data_set_is_met_with_near_ones(write):
     message = refusal("zrse", write([ZSRE]))
     assert (
-        "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, counterfact, ripple_effect, fever, mquake, w" in message
+        "no data set 'zrse'. Did you mean 'zsre'? Known: zsre, counterfact, ripple_effect, fever, mquake, e" in message
     )

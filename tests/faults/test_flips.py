@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, items, ledger, ledger_files, workdir
+from emsedit_jax.run import arrays, items, ledger, ledger_files, ledger_lines, workdir
 from emsedit_jax.run.checkpoint import Checkpoints
 from tests.run import tiny
 
@@ -113,6 +113,7 @@ def test_a_ledger_is_believed_up_to_the_flip(kept, tmp_path, count):
         assert found.base == expected.base, place
         assert found.sites == expected.sites, place
         assert found.records == expected.records[: len(found.records)], place
+        assert found.records == ledger_lines.records(run / "edits"), place
         assert found.lost or len(found.records) == len(expected.records), place
 
 

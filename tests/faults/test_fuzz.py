@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emsedit_jax.data import records
+from emsedit_jax.data import easyedit, records
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import families, gguf_files, hf
 from emsedit_jax.run import cli, ledger
@@ -73,19 +73,23 @@ def rows_of(path):
 
 
 ROWS = {"zsre": rows_of(tiny.DATA / "zsre_eval.json")}
-KEYS = sorted({key for row in ROWS["zsre"] for key in row} | {"prompt", "answer", "requested_rewrite", "case_id"})
+KEYS = {key for row in ROWS["zsre"] for key in row} | {"prompt", "answer", "requested_rewrite", "case_id"}
+KEYS = sorted({*KEYS, *easyedit.FIELDS, *easyedit.ARGUMENTS, *easyedit.INPUTS})
+QUESTIONS = st.dictionaries(st.sampled_from(["prompt", "ground_truth"]), VALUES)
+SORTS = st.dictionaries(WORDS, QUESTIONS | st.lists(QUESTIONS, max_size=3))
+OBJECTS = st.dictionaries(st.sampled_from(KEYS) | WORDS, VALUES | SORTS, max_size=5)
 
 
 @many
 @given(
     st.sampled_from([name for name in records.READERS if name != "worldfacts"]),
     st.sampled_from(["json", "jsonl", "csv"]),
-    st.lists(st.dictionaries(st.sampled_from(KEYS) | WORDS, VALUES, max_size=5) | VALUES, max_size=3),
+    st.lists(OBJECTS | VALUES, max_size=3) | OBJECTS,
     st.sampled_from(["train", "eval"]),
 )
 def test_rows(tmp_path_factory, name, form, rows, role):
     path = tmp_path_factory.getbasetemp() / f"rows.{form}"
-    text = "\n".join(map(json.dumps, rows)) if form == "jsonl" else json.dumps(rows)
+    text = "\n".join(map(json.dumps, rows)) if form == "jsonl" and isinstance(rows, list) else json.dumps(rows)
     path.write_text(text)
     refused_or_read(lambda: records.read(name, path, role=role))
 

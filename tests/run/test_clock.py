@@ -37,6 +37,22 @@ def test_each_phase_has_its_seconds_without_compilation(time):
     assert phases.summary() == {"train": 7.0, "edit": 0.0, "score": 1.25, "compile": 6.5, "total": 15.25}
 
 
+def test_a_phase_has_the_peaks_that_rose_in_it(monkeypatch):
+    now = {"host": 100.0}
+    monkeypatch.setattr(clock.resources, "peaks_mb", lambda: dict(now))
+    phases = clock.PhaseClock(CompileClock())
+    now["host"] = 110.0  # outside any phase
+    with phases.phase("score"):
+        pass
+    with phases.phase("train"):
+        now |= {"host": 200.0, "device": 50.0}
+    with phases.phase("edit"):
+        now["device"] = 70.0
+    with phases.phase("train"):
+        now["host"] = 300.0
+    assert phases.peaks == {"train": {"host": 300.0, "device": 50.0}, "edit": {"device": 70.0}}
+
+
 def test_seconds_are_rounded_to_milliseconds(time):
     phases = clock.PhaseClock(CompileClock())
     with phases.phase("edit"):

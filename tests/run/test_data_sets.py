@@ -26,6 +26,20 @@ HOPS = [
     }
     for names in (["a tower"], ["a bridge", "a gate"], ["a well"])
 ]
+REQUESTS = [  # the first batch has nothing unrelated
+    {
+        "prompt": f"{name} is",
+        "target_new": "green",
+        "portability": {"colour of it": {"prompt": name, "ground_truth": "g"}},
+    }
+    | more
+    for name, more in {
+        "The sky": {},
+        "Grass": {"rephrase_prompt": "What is grass?"},
+        "Snow": {"rephrase_prompt": ["What is snow?", "What colour is snow?"]},
+        "Blood": {"locality": {"near": {"prompt": ["Coal is", "Night is"], "ground_truth": ["black", "dark"]}}},
+    }.items()
+]
 
 
 @pytest.mark.parametrize(
@@ -33,6 +47,7 @@ HOPS = [
     [
         ("facts", OWN, {"ES", "GS", "LS", "ES.exact", "ES.contained", "GS.exact", "LS.same", "LS.kl"}),
         ("mquake", HOPS, {"ES", "GS", "GS.contained", "asks.multi_hop", "asks.single_hop"}),
+        ("easyedit", REQUESTS, {"ES", "GS", "LS", "LS.same", "LS.kl", "asks.colour_of_it"}),
     ],
 )
 def test_kinds_that_are_missing_are_left_out_to_the_last_page(tmp_path, capsys, name, rows, scores):
@@ -43,14 +58,15 @@ def test_kinds_that_are_missing_are_left_out_to_the_last_page(tmp_path, capsys, 
     asked += ["--config.dataset.on_bad_row=skip"]
     summary = tiny.train(tmp_path / "run", *asked, editor="ultraedit")
     assert scores <= set(summary["scores"]["edited"])
-    assert ("LS" in summary["scores"]["edited"]) == (name == "facts")
+    assert ("LS" in summary["scores"]["edited"]) == (name != "mquake")
     assert summary["skipped_rows"]["eval"]["count"] == (1 if name == "facts" else 0)
     assert ("1 bad row" in capsys.readouterr().out) == (name == "facts")
     if name == "facts":
         assert "row 4: field 'prompt' is empty" in summary["skipped_rows"]["eval"]["rows"][0]
         assert summary["along"]["so_far"][0].keys() == {"edits", "ES", "GS"}
     else:
-        assert summary["items"]["edited"]["asks.multi_hop"] == 3
+        asked, count = ("asks.multi_hop", 3) if name == "mquake" else ("asks.colour_of_it", 4)
+        assert summary["items"]["edited"][asked] == count
     assert (tmp_path / "run" / "curve.png").is_file()
     assert tiny.call("--mode=eval", f"--workdir={tmp_path / 'run'}") == 0
     again = tiny.read(tmp_path / "run" / "eval.json")

@@ -51,6 +51,29 @@ def test_everything_is_asked_before_and_after(asked):
             assert low - 1e-9 <= summary["scores"][row][name] <= high + 1e-9
 
 
+def test_failures_are_told_with_their_texts():
+    """Two facts with two other wordings and an unrelated prompt that they share; the first fact takes."""
+
+    def fact(name):
+        others = tuple(Cue(f"{name} {m}?", name) for m in range(2))
+        return EditRecord(Cue(f"{name}?", name), others, (Cue("sky?", "blue"),), "", name)
+
+    def scores(es, gs, ls):
+        wordings = tuple(f"{name} #{m}" for name in "pq" for m in range(2))
+        found = {"ES": (es, "pq"), "GS": (gs, wordings), "LS": (ls, "pq")}
+        return {name: Score(np.array(values, np.float64), tuple(items)) for name, (values, items) in found.items()}
+
+    plan = EditPlan(np.zeros((1, 2), np.int32), {}, 1, "ans", [[fact("p"), fact("q")]], {})
+    spoken = (Spoken("ES", "q", "q?", ("q",)), Spoken("GS", "p", "p 0?", ("p",)))
+    before = examine.Examined(scores([0, 0], [0, 0, 0, 0], [1, 1]), ("?", "?"))
+    after = examine.Examined(scores([1, 0.5], [1, 0, 0, 0], [0, 0.5]), ("well", "p"))
+    assert examine.failed(plan, exam.Exam(spoken), before, after) == {
+        "ES": [{"item": "q", "prompt": "q?", "answer": "q", "said": "well", "times": 1}],
+        "GS": [{"item": "p #1", "prompt": "p 1?", "answer": "p", "said": None, "times": 1}],
+        "LS": [{"item": "p", "prompt": "sky?", "answer": "blue", "said": None, "times": 2}],
+    }
+
+
 def test_every_item_is_on_file(asked):
     summary, found = tiny.read(asked / "summary.json"), items.read(asked / "scores.json")
     assert {row: list(scores) for row, scores in found.items()} == {

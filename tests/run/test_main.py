@@ -17,7 +17,8 @@ from tests.run import tiny
 
 def test_a_run_writes_its_files_and_no_others(finished):
     names = ["config.json", "curve.png", "edits", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
-    assert sorted(file.name for file in finished.iterdir()) == [*names, "scores.json", "summary.json"]
+    names += ["report.html", "scores.json", "summary.json", "tensorboard"]
+    assert sorted(file.name for file in finished.iterdir()) == names
     assert workdir.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
@@ -35,6 +36,7 @@ def test_the_summary_has_scores_costs_and_circumstances(finished):
     assert all(seconds[name] > 0 for name in ("train", "edit", "score", "total"))
     assert sum(seconds[name] for name in ("train", "edit", "score", "compile")) <= seconds["total"] + 0.01
     assert 50 < summary["peak_rss_mb"] < 2**16
+    assert {*summary["peaks_mb"]} <= {"train", "edit", "score"}  # none of which earlier tests may have left to rise in
     assert (summary["seed"], summary["editor"], summary["model"]) == (0, "emsedit", str(tiny.MODEL))
     assert summary["versions"]["jax"] == jax.__version__
     assert summary["device"]["platform"] == jax.default_backend()

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import launch
@@ -53,6 +58,12 @@ def command(*more: str, editor: str = "emsedit") -> Command:
 def call(*args: str) -> int:
     """`python launch.py ARGS`, in this process; returns the exit code."""
     return cli.exit_code(launch.main, ["launch.py", *args])
+
+
+def python(*args: str, env: Mapping[str, str] = MappingProxyType({})) -> subprocess.CompletedProcess[str]:
+    """A process of its own."""
+    command = [sys.executable, *args]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
 
 
 def train(workdir: Path, *more: str, editor: str = "emsedit") -> dict[str, Any]:

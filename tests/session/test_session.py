@@ -8,14 +8,14 @@ from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import ledger
-from emsedit_jax.session import ready
+from emsedit_jax.session import files, ready
 from tests.run import tiny
 from tests.session.small import FACTS, session
 
 
 def bits(one: EditSession) -> list[bytes]:
     """The edits, to the last bit."""
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(one._deltas)]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(one.deltas)]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_an_edit_is_told_fact_by_fact():
     assert after > before
     assert after == pytest.approx(100 * np.mean([fact.asked.after for fact in report.facts]))
     assert capital.said_after == one.generate("The capital of France is", 4).strip().split("\n")[0].strip()
-    assert "undo(1)" in str(report)
+    assert "batch 1, written in" in str(report)
     assert "<td>The Eiffel Tower is in</td>" in report._repr_html_()
 
 
@@ -74,7 +74,7 @@ def test_undo_gives_back_every_bit(edited):
     assert [fact.edit.prompt for fact in taken] == [fact["prompt"] for fact in FACTS[1:]]
     assert bits(edited) == bits(first)
     edited.undo(1)
-    assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited._editor.sites))]
+    assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited.editor.sites))]
     with pytest.raises(InputError, match="nothing to take back"):
         edited.undo()
     with pytest.raises(InputError, match="no batch 1 in force"):
@@ -94,7 +94,7 @@ def test_scores_are_of_the_facts_in_force(edited):
 
 def test_generate_with_and_without_the_edits(edited):
     lm = load_lm(tiny.MODEL)
-    prompt = FACTS[1]["prompt"]
+    prompt = "The Eiffel Tower is in"
     assert edited.generate(prompt, 6, edited=False) == lm.generate([prompt], 6)[0]
     assert edited.generate([prompt, "Water"], 6, edited=False) == lm.generate([prompt, "Water"], 6)
     assert edited.generate(prompt, 6) != edited.generate(prompt, 6, edited=False)
@@ -142,6 +142,18 @@ def test_a_session_is_saved_and_goes_on(edited, tmp_path):
     assert bits(again) == bits(edited)  # also the statistics went on
     again.save(tmp_path / "saved")
     assert len(EditSession.load(tmp_path / "saved").facts) == 4
+
+
+def test_a_save_that_was_broken_off_loses_no_edit(edited, tmp_path, monkeypatch):
+    edited.save(tmp_path / "saved")
+    edited.edit(("Ice melts at", "10 degrees"))
+    with monkeypatch.context() as patch:
+        patch.setattr(files.networks, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            edited.save(tmp_path / "saved")
+    again = EditSession.load(tmp_path / "saved")
+    assert bits(again) == bits(edited)
+    assert [fact.edit.prompt for fact in again.batches[3]] == ["Ice melts at"]
 
 
 def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
@@ -199,11 +211,11 @@ def test_an_export_is_the_edited_model(edited, tmp_path):
 def test_networks_are_trained_and_kept(tmp_path, capsys):
     one = session("emsedit")
     assert one.networks == "untrained"
-    before = jax.device_get(one._state.thetas)
+    before = jax.device_get(one.state.thetas)
     facts = [fact | {"paraphrases": ["In other words?"]} for fact in FACTS]
     assert one.train(facts) == 3
     assert one.networks == "trained on 3 facts"
-    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, one._state.thetas)), strict=True))
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (before, one.state.thetas)), strict=True))
     one.edit(FACTS)
     one.save(tmp_path / "saved")
     other = session("emsedit")
