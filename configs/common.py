@@ -35,6 +35,9 @@ def eta(known: Mapping[tuple[str, int], float], editor: str, iters: int) -> floa
 def parse_arg(arg: str) -> dict[str, str | int]:
     """Reads `key=value,key=value` into `ARGS`' types.
 
+    >>> parse_arg("editor=rledit,iters=2")
+    {'editor': 'rledit', 'iters': 2, 'mode': 'sequence'}
+
     Raises:
         InputError: a part without `=`, an unknown key, a value of another type, or an unknown editor.
     """

@@ -16,14 +16,22 @@ class Preempted(Exception):
 
 
 def near(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Ends an error message about an unknown name with the nearest known: `" Did you mean 'a' or 'b'?"`, or `""`."""
+    """Ends an error message about an unknown name with the nearest known; `""` where none is near.
+
+    >>> near("num_sec", ["num_seq", "seed", "editor.lr"])
+    " Did you mean 'num_seq'?"
+    """
     known = [str(item) for item in known]
     close = difflib.get_close_matches(str(name), known, n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(item) for item in close)}?" if close else ""
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """`"3-5, 9"` of 3, 4, 5, 9."""
+    """Numbers in words.
+
+    >>> spans([3, 4, 5, 9])
+    '3-5, 9'
+    """
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][1] + 1:
@@ -37,6 +45,9 @@ def together(faults: Iterable[str]) -> str:
     """All faults in one line; those that differ in a layer's number alone are told once: `missing layers.{3-5}.x`.
 
     The number is the first one between two dots; where it comes again in the same fault, it stands there too.
+
+    >>> together(["missing layers.3.mlp", "missing layers.4.mlp", "unknown head"])
+    'missing layers.{3-4}.mlp; unknown head'
     """
     alike: dict[str, list[int]] = {}
     for fault in faults:

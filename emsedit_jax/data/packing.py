@@ -56,7 +56,13 @@ def sorted_order(items: Sequence[TokenItem]) -> Int[np.ndarray, " items"]:
 
 
 def first_fit(lengths: Sequence[int], t: int) -> Places:
-    """Places each prompt, whole, into the first row of `t` columns with room for it. Raises: InputError if none has."""
+    """Places each prompt, whole, into the first row of `t` columns with room for it.
+
+    >>> first_fit([5, 4, 3, 2], t=8)._asdict()
+    {'row': array([0, 1, 0, 1]), 'column': array([0, 0, 5, 4]), 'segment': array([1, 1, 2, 2])}
+
+    Raises: InputError if none has.
+    """
     if max(lengths, default=0) > t:
         raise InputError(f"A prompt of {max(lengths)} tokens does not fit rows of t={t}; plan a wider shape.")
     free = np.full(len(lengths), t)
@@ -282,6 +288,9 @@ def cut_evenly(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Places of the prompts of each pass, in order: as few passes of at most `max_tokens` as there can be, all alike.
 
     A longer prompt is a pass of its own.
+
+    >>> cut_evenly([5, 5, 5, 5, 5, 5], max_tokens=25)
+    [[0, 1, 2], [3, 4, 5]]
     """
     count = len(_filled_up(lengths, max_tokens))
     low, high = max(lengths, default=0), max_tokens

@@ -93,6 +93,9 @@ def read(
 def of_objects(name: str, rows: Sequence[Any], *, role: Role, seed: int = 0, called: str = "facts") -> list[EditRecord]:
     """The facts of rows that are no file's, in the form of the data set `name`; in messages they are `called` so.
 
+    >>> of_objects("facts", [{"prompt": "The capital of France is", "answer": "Lyon"}], role="eval")[0].edit
+    Cue(prompt='The capital of France is', answer='Lyon', versus=None)
+
     Raises: InputError where any of them is bad: one report names them all.
     """
     found = _parsed(READERS[name], rows, range(len(rows)), called, role, seed)
@@ -143,7 +146,10 @@ def _draw(seed: int, number: int) -> Draw:
 
 
 def parse_rows(words: str) -> RowRange | None:
-    """`"4096:8192"` -> (4096, 8192); an end may be left out: `"4096:"`, `":100"`; None for `""`, all rows.
+    """A range of rows by its words; an end may be left out. None: all rows.
+
+    >>> parse_rows("4096:8192"), parse_rows("4096:"), parse_rows(":100"), parse_rows("")
+    ((4096, 8192), (4096, None), (0, 100), None)
 
     Raises: InputError for anything else, also for a stop that is not after the start.
     """

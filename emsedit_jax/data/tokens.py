@@ -109,6 +109,10 @@ def captured_positions(item: TokenItem, rule: str) -> Int[np.ndarray, " position
     `ans`: the labelled ones. `all`: every one. `ans_interval`, `all_interval`: those of the former in even columns,
     counted from 0 at the prompt's left (the column counts, not the rank within the answer).
 
+    >>> item = TokenItem(tokens=(7, 8, 9, 1, 2), labels=(1, 2, 3), prompt_len=3)
+    >>> {rule: captured_positions(item, rule).tolist() for rule in TOKEN_RULES}
+    {'ans': [2, 3, 4], 'all': [0, 1, 2, 3, 4], 'ans_interval': [2, 4], 'all_interval': [0, 2, 4]}
+
     Raises: InputError if there is no such rule.
     """
     check_token_rule(rule)

@@ -16,7 +16,15 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def expand(pattern: str) -> list[str]:
-    """`a.{1..3}.b` -> a.1.b, a.2.b, a.3.b; `{x,y}` lists; several braces multiply, the first one slowest."""
+    """Braces written out: a range, or a list; several multiply, the first one slowest.
+
+    >>> expand("model.layers.{11..13}.mlp.gate_proj")
+    ['model.layers.11.mlp.gate_proj', 'model.layers.12.mlp.gate_proj', 'model.layers.13.mlp.gate_proj']
+    >>> expand("h.{1,2}.{fc_in,fc_out}")
+    ['h.1.fc_in', 'h.1.fc_out', 'h.2.fc_in', 'h.2.fc_out']
+
+    Raises InputError for a range that is empty or too long.
+    """
     found = BRACES.search(pattern)
     if not found:
         return [pattern]
@@ -37,6 +45,11 @@ def resolve(config: LMConfig, patterns: Sequence[str]) -> Sites:
     """The sites named by `patterns` (braces and `*`, `?`), grouped by shape in order of first appearance.
 
     Inside a group sites keep the order of the patterns: a site's place is its row in the hypernetwork's tables.
+
+    >>> llama = LMConfig("llama", vocabulary=400, d=48, f=96, h=4, g=2, e=12, num_layers=5, norm_eps=1e-5)
+    >>> [(group.k, group.v, group.layers) for group in resolve(llama, ["*.{3..4}.mlp.up_proj", "*.4.mlp.down_proj"])]
+    [(48, 96, (3, 4)), (96, 48, (4,))]
+
     Raises InputError for a pattern that matches nothing (near names suggested), and for a site named twice.
     """
     known = published_modules(config)

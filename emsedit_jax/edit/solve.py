@@ -29,6 +29,12 @@ def ridge(x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: 
     """Ridge solution of each site, in the cheaper form: with rows fewer than the key width, an n x n system.
 
     Rows of zeros change nothing. Differentiable in y and lambda.
+
+    >>> x_snk, y_snv = jnp.asarray([[[1.0, 0.0, 2.0]]]), jnp.asarray([[[6.0, 12.0]]])  # one site, one row
+    >>> ridge(x_snk, y_snv, jnp.ones(1)).delta_skv.round(3).tolist()
+    [[[1.0, 2.0], [0.0, 0.0], [2.0, 4.0]]]
+    >>> primal(x_snk, y_snv, jnp.ones(1)).delta_skv.round(3).tolist()
+    [[[1.0, 2.0], [0.0, 0.0], [2.0, 4.0]]]
     """
     with jax.default_matmul_precision("highest"):
         return (dual if chooses_dual(x_snk.shape[1], x_snk.shape[2]) else primal)(x_snk, y_snv, lambda_s)

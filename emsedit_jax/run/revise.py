@@ -82,7 +82,13 @@ def run_compact(path: Path, to: Path) -> None:
 
 
 def numbered(wanted: str, known: Sequence[int]) -> list[int]:
-    """Numbers of batches by words such as `3,5-7,9-`. Raises InputError for others, and for none of the known."""
+    """Numbers of batches by words.
+
+    >>> numbered("3,5-6,9-", known=range(1, 12))
+    [3, 5, 6, 9, 10, 11]
+
+    Raises InputError for other words, and for none of the known.
+    """
     found: list[int] = []
     for part in filter(None, (part.strip() for part in wanted.split(","))):
         match = re.fullmatch(r"(\d{1,9})(-(\d{0,9}))?", part)

@@ -97,6 +97,7 @@ def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml
     """The config with which the folder's own facts are scored, all at once."""
     found = ml_collections.ConfigDict(config.to_dict())
     found.dataset.name, found.dataset.valid_path = "facts", str(folder.facts.absolute())
+    found.dataset.train_path = found.dataset.valid_path  # nothing is trained, but an editor with networks wants one
     found.num_seq, found.dataset.n_edits = 1, max(count, 1)
     return found
 

@@ -221,6 +221,9 @@ def test_networks_are_trained_and_kept(tmp_path, capsys):
     other = session("emsedit")
     other.load_networks(tmp_path / "saved")
     assert "saved" in other.networks
+    saved = f"--workdir={tmp_path / 'saved'}"
+    assert tiny.call("--mode=export", saved, f"--to={tmp_path / 'deltas'}", "--as=deltas") == 0
+    assert tiny.call("--mode=eval", saved) == 0
     with pytest.raises(InputError, match="has no networks"):
         session().train()
     with pytest.raises(InputError, match="a paraphrase"):
