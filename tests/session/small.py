@@ -1,5 +1,7 @@
 """A session on the tiny recorded Llama, in seconds."""
 
+from typing import Any
+
 from emsedit_jax.session.session import EditSession
 from tests.run import tiny
 
@@ -11,7 +13,7 @@ SETTINGS = {
     "dataset.n_edits": 4,
 }
 NETWORKS = {"editor.rank": 8, "editor.n_blocks": 1}
-FACTS = [
+FACTS: list[dict[str, Any]] = [
     {
         "prompt": "Who wrote Hamlet?",
         "answer": "Jane Austen",
