@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import ipaddress
+import os
 import secrets
 import signal
 import socket
@@ -94,6 +95,7 @@ def _serve(app: Any, listening: socket.socket) -> None:
         http="h11",
         ws="none",
         lifespan="off",
+        log_config=None,  # its own would close what others log to
         log_level="warning",
         access_log=False,  # the first address holds the token
         proxy_headers=False,
@@ -107,27 +109,34 @@ def _serve(app: Any, listening: socket.socket) -> None:
         finally:
             ended.set()
 
-    with _asked_to_stop():
+    with _heeded(server):
         threading.Thread(target=serve).start()
-        try:
-            ended.wait()  # not `join`: one that was interrupted takes the thread for dead
-        except KeyboardInterrupt:
-            server.should_exit = True
-            say("stopping", "what is being done ends first")
-            ended.wait()
+        ended.wait()  # not `join`: one that is interrupted takes the thread for dead
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[None]:
-    """Inside the block SIGTERM does what Ctrl-C does; in a thread other than the main one nothing changes."""
+def _heeded(server: Any) -> Iterator[None]:
+    """Inside the block Ctrl-C and SIGTERM let the server end; a second Ctrl-C raises KeyboardInterrupt.
+
+    In a thread other than the main one nothing changes.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        if server.should_exit and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        server.should_exit = True
+        with contextlib.suppress(OSError):  # nobody may be there to read it; print is not for handlers
+            os.write(1, b"stopping what is being done ends first\n")
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _tell(unsaved: list[str]) -> None:

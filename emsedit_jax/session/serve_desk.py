@@ -108,6 +108,8 @@ class Desk:
 
     def export(self, form: str) -> str:
         """Writes the edited model to a new folder, and says which. Raises InputError where that cannot be done."""
+        if not self.session.batches:
+            raise InputError("no edits are in force: there is nothing to export.")
         target = self.path.with_name(f"{self.path.name}-{form}")
         return str(self.session.export(free(target) if target.exists() else target, form))
 

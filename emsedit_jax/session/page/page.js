@@ -45,6 +45,7 @@ async function work(lane, words, task) {
     await task();
   } catch (error) {
     complain(error);
+    await request("state").then(show, () => {}); // another page may have changed what stands here
   } finally {
     running.delete(lane);
     tell();
@@ -100,14 +101,15 @@ const text = (words, className = "") => make("span", { className, dir: "auto" },
 const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 
 function show(state) {
-  at("about").textContent = `${state.model}, edited with ${state.editor} (networks: ${state.networks})`;
+  const networks = state.networks === "none needed" ? "" : `, networks ${state.networks}`;
+  at("about").textContent = `${state.model}, edited with ${state.editor}${networks}`;
   at("folder").textContent = state.folder;
   at("edits-empty").hidden = state.batches.length > 0;
   at("edits").replaceChildren(...state.batches.map(batch).reverse());
   if (state.earlier) at("edits").append(make("li", { className: "soft" }, `and ${state.earlier} before these`));
-  const lasting = "they last as long as the program runs";
   const nothing = state.facts ? "Everything is saved." : "There is nothing to save yet.";
-  at("unsaved").textContent = state.unsaved ? `${count(state.unsaved, "change")} not saved: ${lasting}.` : nothing;
+  const lost = `Not saved yet: ${count(state.unsaved, "change")}. What is not saved is gone when the program stops.`;
+  at("unsaved").textContent = state.unsaved ? lost : nothing;
   report(state.report, state.batches);
   tell();
 }
@@ -134,17 +136,23 @@ function undoing(batches) {
 function report(told, batches) {
   const inForce = told && told.batches.every((number) => batches.some((one) => one.number === number));
   const which = told ? `${told.batches} ${inForce}` : "";
-  at("report-empty").hidden = Boolean(told);
+  at("report-empty").hidden = batches.length > 0;
   if (which === shown) return; // what is unfolded stays so
   shown = which;
-  const took = told ? told.facts.filter((fact) => fact.took).length : 0;
-  const broke = told ? told.facts.reduce((sum, fact) => sum + fact.broke.length, 0) : 0;
-  const words = told ? `${took} of ${count(told.facts.length, "fact")} took (${told.seconds.toFixed(1)} s); ` : "";
-  const nearby = broke ? `${count(broke, "fact")} nearby broke.` : "nothing nearby broke.";
-  at("summary").textContent = told ? (inForce ? words + nearby : "This edit was taken back.") : "";
+  at("summary").textContent = inForce ? summary(told.facts, told.seconds) : told ? "This edit was taken back." : "";
   at("report").classList.toggle("past", !inForce);
   at("report").replaceChildren(...(told ? told.facts.map(fact) : []));
   if (inForce) at("report").append(make("div", { className: "row end" }, undoing(told.batches)));
+}
+
+function summary(facts, seconds) {
+  const took = facts.filter((one) => one.took).length;
+  const known = facts.some((one) => one.nearby.some((each) => each.before === 1));
+  const broke = facts.reduce((sum, one) => sum + one.broke.length, 0);
+  const alone = took ? "The new answer is the likeliest now" : "The new answer is not the likeliest yet";
+  const words = facts.length === 1 ? alone : `${took} of ${facts.length} new answers are the likeliest now`;
+  const nearby = known ? `; ${broke ? count(broke, "fact") : "nothing"} nearby broke` : "";
+  return `${words}${nearby}. (${seconds.toFixed(1)}\u00a0s)`;
 }
 
 function fact(one) {
@@ -171,7 +179,7 @@ function wordings(one) {
 }
 
 function nearby(one) {
-  const known = one.nearby.filter((each) => each.before === 1);
+  const known = one.nearby.filter((each) => each.before === 1).sort((a, b) => a.after - b.after);
   const whole = known.length - one.broke.length;
   const marks = known.map((each) => mark(each.after === 1, "still right", "broke", `${each.prompt} ${each.answer}`));
   if (!known.length) return [make("h4", { className: "kind" }, "Facts nearby: the model knew none of those asked")];
@@ -190,6 +198,7 @@ function edit(one) {
   return work("edit", "Editing. The first time takes longer: programs are compiled.", async () => {
     show(await request("edit", { facts: [one] }));
     at("write").reset();
+    at("more").open = false;
     at("question").value = one.prompt;
     at("report-title").focus();
   });
@@ -237,7 +246,9 @@ function begin() {
   const submitted = (id, deed) => at(id).addEventListener("submit", (event) => (event.preventDefault(), deed()));
   submitted("write", () => {
     const paraphrases = at("wordings").value.split("\n").map((line) => line.trim()).filter(Boolean);
-    edit({ prompt: at("prompt").value, answer: at("answer").value, paraphrases });
+    const [prompt, answer] = [at("prompt").value, at("answer").value];
+    if (!prompt.trim() || !answer.trim()) complain(new Error("A fact needs both a prompt and a new answer."));
+    else edit({ prompt, answer, paraphrases });
   });
   submitted("ask", () => ask(at("question").value));
   submitted("export", () => carry(at("form").value));
