@@ -15,6 +15,7 @@ from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import workdir
 
+SEAL = "seal"  # of what the file says of itself
 KEY = "emsedit_jax"  # the one key of the file's metadata: several are written in an order that varies
 
 
@@ -32,6 +33,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], kind: str, about: Mapping[s
     """
     found = digests(arrays)
     header = {**about, "format": _format(kind), "sha256": found}
+    header[SEAL] = _seal(header)
     with workdir.replacing(path) as temporary:
         disk.save_arrays(arrays, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
     return found
@@ -51,10 +53,16 @@ def read(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dict[str, 
         raise InputError(f"{path} is damaged, or no file of {kind} ({error}); {remedy}.") from None
     if about.get("format") != _format(kind):
         raise InputError(f"{path} does not hold {kind} of this program (format {about.get('format')!r}).")
+    if about.pop(SEAL, None) != _seal(about):
+        raise InputError(f"{path} is damaged, or no file of {kind}: what it says of itself is not sealed; {remedy}.")
     for name, digest in digests(found).items():
         if saved.get(name) != digest:
             raise InputError(f"{path} is damaged: the bytes of {name} changed since they were saved; {remedy}.")
     return about, found
+
+
+def _seal(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _format(kind: str) -> str:

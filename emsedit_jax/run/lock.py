@@ -44,6 +44,13 @@ def held(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def sweep(path: Path) -> None:
+    """Removes the lock of a program that died in the folder, if there is one; that of a living one stays."""
+    if any((path / name).exists() for name in (LOCK, HOLDER)):
+        with contextlib.suppress(InputError), held(path):
+            pass
+
+
 def _this() -> dict[str, str | int]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 

@@ -71,6 +71,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     """
     workdir.check_workdir(path, config)
     if sharding.agreed(Workdir(path).summary.exists()):
+        lock.sweep(path)
         _show_finished(Workdir(path))
         return
     trackers.check_installed(config.track)

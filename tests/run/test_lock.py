@@ -9,6 +9,7 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import lock
+from tests.run import tiny
 
 HOLD = """
 import sys, pathlib
@@ -53,3 +54,17 @@ def test_a_folder_is_made_and_one_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"), lock.held(tmp_path / "file" / "b"):
         pass
+
+
+def test_a_dead_program_s_lock_is_swept_and_a_living_one_s_stays(tmp_path):
+    lock.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    for name in (lock.LOCK, lock.HOLDER):
+        (tmp_path / name).write_text("")
+    lock.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with lock.held(tmp_path):
+        there = sorted(tmp_path.iterdir())
+        code = f"from pathlib import Path; from emsedit_jax.run import lock; lock.sweep(Path({str(tmp_path)!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tiny.ROOT)
+        assert sorted(tmp_path.iterdir()) == there
