@@ -7,7 +7,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from emsedit_jax.errors import InputError
 
@@ -32,3 +34,11 @@ def beside(path: Path) -> Path:
     What is made by it takes the permissions that the person's umask gives, unlike what `tempfile` makes.
     """
     return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file with the permissions that any new file has; the library would give it to its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(arrays, path, metadata=metadata)
+    path.chmod(mode)

@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "meta": DEVICES | {"lm", "edit"},
     "run": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta"},
     "session": DEVICES | {"disk", "lm", "data", "edit", "measure", "meta", "run"},
+    "harness": DEVICES | {"lm", "data", "measure", "run"},
 }
 
 

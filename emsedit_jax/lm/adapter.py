@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.numpy import save_file
 
 from emsedit_jax import disk
 from emsedit_jax.lm.config import LMConfig
@@ -84,7 +83,7 @@ def _write(target: Path, arrays: Mapping[str, dict], metadata: dict[str, str], o
     with disk.told("write", target, "free it, or name another folder"):
         target.mkdir(parents=True, exist_ok=True)
         for name, tensors in arrays.items():
-            save_file(tensors, target / f".{name}", metadata=metadata)
+            disk.save_arrays(tensors, target / f".{name}", metadata=metadata)
             _settle(target, name)
         for name, content in objects.items():
             (target / f".{name}").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -157,8 +157,8 @@ def surroundings(
 
 
 def lowest_layer(sites: Sites) -> int:
-    """The first layer that an edit may change; those below make the prefix."""
-    return min(min(group.layers) for group in sites)
+    """The first layer that an edit may change; those below make the prefix. Without sites all are above it."""
+    return min((min(group.layers) for group in sites), default=0)
 
 
 def embed(

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
@@ -85,6 +84,6 @@ def _write_shard(source: Path, target: Path, changes: dict[str, np.ndarray]) -> 
                 weight = (weight.astype(np.float32) + changes[name]).astype(weight.dtype)
             tensors[name] = np.ascontiguousarray(weight)
         metadata = file.metadata() or {"format": "pt"}
-    save_file(tensors, target, metadata=metadata)
+    disk.save_arrays(tensors, target, metadata=metadata)
     with target.open("rb+") as written:
         os.fsync(written.fileno())

@@ -73,8 +73,11 @@ def generate(
     sites: Sites = (),
     deltas: Deltas | None = None,
     must_speak: bool = False,
+    columns: int = _COLUMNS,
 ) -> list[list[int]]:
     """As `greedy`, with each token chosen as `sampling` says; the draws follow from the seed and a prompt's place.
+
+    `columns`: prompts are padded to a multiple of so many tokens, each of which is compiled for.
 
     Raises InputError as `greedy`, and for settings that mean nothing.
     """
@@ -106,6 +109,7 @@ def generate(
             sites,
             deltas,
             must_speak,
+            columns,
         )
         found += [_until_end(row.tolist(), config.eos_ids) for row in new_bt]
     return found
@@ -122,9 +126,10 @@ def _batch(
     sites: Sites,
     deltas: Deltas | None,
     must_speak: bool,
+    columns: int,
 ) -> np.ndarray:
     """The new tokens [b new] of prompts that go through the model together; `first` is the place of the first."""
-    width = -(-max(map(len, prompts)) // _COLUMNS) * _COLUMNS
+    width = -(-max(map(len, prompts)) // columns) * columns
     tokens_bt = np.zeros((len(prompts), width), np.int32)
     for row, prompt in zip(tokens_bt, prompts, strict=True):
         row[width - len(prompt) :] = prompt  # padded on the left, so that all prompts end in the same column

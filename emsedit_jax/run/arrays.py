@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import workdir
 
@@ -33,7 +33,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], kind: str, about: Mapping[s
     found = digests(arrays)
     header = {**about, "format": _format(kind), "sha256": found}
     with workdir.replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
+        disk.save_arrays(arrays, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,10 @@ from absl import flags
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import settings, workdir
 
-MODES = ("train", "edit", "generate", "eval", "export", "compare", "report", "undo", "replay", "merge", "compact")
+MODES = (
+    *("train", "edit", "generate", "serve", "eval", "export", "compare", "report"),
+    *("undo", "replay", "merge", "compact"),
+)
 OF_A_RUN = ("generate", "eval", "export")  # what is done with a run that is there
 OF_FILES = ("report", "undo", "replay", "merge", "compact")  # what is done with what it left, without the model
 FORMS = ("model", "deltas", "lora")  # of an export
@@ -24,9 +28,21 @@ ONLY_FOR = {  # a flag: the modes that take it, and what it is
     "facts": (("edit",), "the file of facts to write"),
     "yes": (("edit",), "the answer to what would be asked"),
     "prompt": (("generate",), "a text to go on with"),
+    "host": (("serve",), "the address of a page"),
+    "port": (("serve",), "the port of a page"),
+    "token": (("serve",), "what a page asks for"),
 }
+TOKEN = r"[A-Za-z0-9_-]{16,200}"  # what may stand in an address and in a cookie, and is not soon guessed
 
 NO_CONFIG = ml_collections.ConfigDict().lock()
+
+
+class Door(NamedTuple):
+    """Where a page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765  # 0: one that is free
+    token: str = ""  # "": one is drawn
 
 
 class Command(NamedTuple):
@@ -43,6 +59,7 @@ class Command(NamedTuple):
     facts: str = ""  # the file of facts to be edited in
     prompts: tuple[str, ...] = ()
     yes: bool = False  # nothing is to be asked
+    door: Door = Door()  # of a page
 
 
 def define(values: flags.FlagValues) -> None:
@@ -54,6 +71,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("batches", "", "which edit batches to undo", flag_values=values)
     flags.DEFINE_string("facts", "", "the file of facts to write", flag_values=values)
     flags.DEFINE_multi_string("prompt", [], "a text to go on with", flag_values=values)
+    flags.DEFINE_string("host", Door().host, "the address of a page", flag_values=values)
+    flags.DEFINE_integer("port", Door().port, "the port of a page", flag_values=values)
+    flags.DEFINE_string("token", "", "what a page asks for", flag_values=values)
     flags.DEFINE_bool("yes", False, "do not ask", flag_values=values)
     flags.DEFINE_bool("cluster", False, "this is one of several processes", flag_values=values)
     flags.DEFINE_string("coordinator", "", "the first process's HOST:PORT", flag_values=values)
@@ -89,6 +109,8 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
     cluster = _cluster(values, mode)
     if mode == "edit":
         return _edit(values, folder, given)
+    if mode == "serve":
+        return _serve(values, folder, given)
     if mode == "generate":
         if given is not None:
             raise InputError("--mode=generate takes a run as it was made: leave --config out, name it with --workdir.")
@@ -117,6 +139,24 @@ def _edit(values: flags.FlagValues, folder: str | None, given: str | None) -> Co
         settings.check(config)
     path = Path(folder) if folder is not None else _new_folder(Path(facts).stem)
     return Command(config, path, "edit", facts=facts, yes=values.yes)
+
+
+def _serve(values: flags.FlagValues, folder: str | None, given: str | None) -> Command:
+    """A page to edit by hand, with a config or with what is ready for the default model."""
+    door = Door(values.host.strip(), values.port, values.token)
+    if not door.host:
+        raise InputError("--host is empty: leave the flag out, then the page is for this machine alone.")
+    if not 0 <= door.port < 2**16:
+        raise InputError(f"--port={door.port}: must be a number from 1 to 65535, or 0 for one that is free.")
+    if values["token"].present and not re.fullmatch(TOKEN, door.token):
+        raise InputError("--token must be 16 to 200 letters of A-Z, a-z, 0-9, - and _; without it one is drawn.")
+    config = NO_CONFIG
+    if given is not None:
+        config = values.config
+        config.dataset.name, config.dataset.train_path, config.dataset.valid_path = "worldfacts", "", ""  # (none read)
+        settings.check(config)
+    path = Path(folder) if folder is not None else _new_folder("serve")
+    return Command(config, path, "serve", door=door)
 
 
 def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None:

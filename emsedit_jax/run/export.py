@@ -9,14 +9,14 @@ import ml_collections
 import numpy as np
 
 from emsedit_jax import sharding
-from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.lm import adapter, export, model
+from emsedit_jax.lm import adapter, export
 from emsedit_jax.lm.adapter import LowRank
-from emsedit_jax.lm.identity import Identity, identify
+from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
 from emsedit_jax.run import edits, ledger, ledger_files
 from emsedit_jax.run.prepare import say
+from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
 
@@ -31,17 +31,7 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form
     folder = Workdir(path)
     edits.check_present(folder.edits)
     _check_free(target)
-    lm = model.load_lm(
-        config.model.name_or_path,
-        config.model.dtype,
-        accept_terms=config.model.accept_terms,
-        progress=lambda words: say("model", words),
-    )
-    sites = edit_sites.resolve(lm.config, config.model.edit_modules)
-    base = identify(config.model.name_or_path, lm.params)
-    deltas = edits.load(folder.edits, sites, base)
-    say("edits", str(folder.edits))
-    write(form, folder, target, lm, sites, deltas, base)
+    write(form, folder, target, *restore(config, folder))
 
 
 def write(form: str, folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from emsedit_jax import sharding
+from emsedit_jax import disk, sharding
 from emsedit_jax.edit.factors import Factors
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.wheels import file_sha256
@@ -54,7 +53,7 @@ def write_dense(path: Path, deltas: Sequence[np.ndarray]) -> str:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> str:
     with workdir.replacing(path) as temporary:
-        save_file(arrays, temporary)
+        disk.save_arrays(arrays, temporary)
         return file_sha256(temporary)
 
 

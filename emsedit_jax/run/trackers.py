@@ -25,6 +25,7 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.run import workdir
 from emsedit_jax.run.workdir import Workdir
 
+EVENTS = "events.out.tfevents"  # what TensorBoard knows its files by
 PROJECT = "emsedit"  # what runs are filed under, unless WANDB_PROJECT or SWANLAB_PROJ_NAME say otherwise
 
 
@@ -56,10 +57,10 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 class TensorBoard:
-    """An event file in the workdir's tensorboard/, in place of what runs before this one have left there.
+    """An event file in the workdir's tensorboard/, in place of what the run has left there before.
 
-    The first event tells a TensorBoard that has read one of those to begin anew. Events are written when they come, by
-    no thread, so that a full disk is told here.
+    Its first events tell a TensorBoard that has read that one to begin anew. Events are written when they come, by no
+    thread, so that a full disk is told here.
     """
 
     def __init__(self, folder: Workdir, config: ml_collections.ConfigDict):
@@ -67,10 +68,7 @@ class TensorBoard:
             messages: Any = importlib.import_module("tensorboardX.proto.event_pb2")  # its names are made when it loads
         self._event = messages.Event
         folder.tensorboard.mkdir(exist_ok=True)
-        for old in folder.tensorboard.glob("events.out.tfevents.*"):
-            old.unlink()
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._path = folder.tensorboard / name
+        self._path = _replaced(folder.tensorboard)
         self._write(file_version="brain.Event:2")
         self._write(step=0, session_log=messages.SessionLog(status=messages.SessionLog.START))
 
@@ -85,6 +83,23 @@ class TensorBoard:
         event = self._event(wall_time=time.time(), **fields)
         with self._path.open("ab") as file:
             file.write(_record(event.SerializeToString()))
+
+
+def _replaced(folder: Path) -> Path:
+    """The new event file, whose name comes behind those of all others there, which are made empty.
+
+    A TensorBoard that watches one goes on to the next from an empty file, but never from one that is gone; what was
+    empty before goes.
+    """
+    newest = 0
+    for old in folder.glob(f"{EVENTS}.*"):
+        number = old.name.removeprefix(f"{EVENTS}.").partition(".")[0]
+        newest = max(newest, int(number) if number.isdecimal() else 0)
+        if old.stat().st_size:
+            os.truncate(old, 0)
+        else:
+            old.unlink()
+    return folder / f"{EVENTS}.{max(int(time.time()), newest + 1)}.{socket.gethostname()}"
 
 
 def _record(content: bytes) -> bytes:

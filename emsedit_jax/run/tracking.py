@@ -46,13 +46,20 @@ class Tracking:
 
     def _follow(self) -> None:
         """Sends the rows behind those that were sent; the first time these are all that there are."""
-        if not self._names or not self._folder.metrics.exists():
+        metrics = self._folder.metrics
+        if not self._names or not metrics.exists():
             return
-        with workdir.reading(self._folder.metrics), self._folder.metrics.open("rb") as file:
-            file.seek(self._bytes)
-            lines = file.read()
-        for line in lines.splitlines():
-            self._send(scalars(json.loads(line)))
+        try:
+            with metrics.open("rb") as file:
+                file.seek(self._bytes)
+                lines = file.read()
+            rows = [scalars(json.loads(line)) for line in lines.splitlines()]
+        except (OSError, ValueError, LookupError, TypeError) as error:  # somebody else has written there
+            say("warning", f"{metrics.name} cannot be read ({error}): nobody is told of the rest of this run")
+            self._names = []
+            return
+        for row in rows:
+            self._send(row)
         self._bytes += len(lines)
 
     def _send(self, found: Mapping[str, float]) -> None:

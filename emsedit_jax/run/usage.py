@@ -34,7 +34,8 @@ Edit a language model's facts and score the result.
                          undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
                          replay: make the run's edits anew from its ledger, --workdir=RUN;
                          merge: the edits of two runs together, --workdir=RUN,RUN --to=FOLDER;
-                         compact: a run's edits as one change, --workdir=RUN --to=FOLDER
+                         compact: a run's edits as one change, --workdir=RUN --to=FOLDER;
+                         serve: a page to edit by hand (--port=8765, --host, --token, --workdir), see docs/SERVE.md
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
                          --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 

@@ -87,6 +87,10 @@ class Workdir(NamedTuple):
     def track(self) -> Path:
         return self.path / "track.json"
 
+    @property
+    def harness(self) -> Path:
+        return self.path / "harness"
+
 
 # Fields that change no number of a run: it goes on with others.
 FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every", "track")

@@ -1,4 +1,4 @@
-"""`--mode=edit` and `--mode=generate`: a person's own facts written, and an edited model asked."""
+"""`--mode=edit`, `generate` and `serve`: a person's own facts written, an edited model asked, and a page for both."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ def run(command: Command) -> None:
     """Does what the mode says. Raises InputError where that cannot be done."""
     if command.mode == "edit":
         run_edit(command.config or None, command.workdir, command.facts, command.yes)
-    else:
+    elif command.mode == "generate":
         run_generate(command.workdir, command.prompts)
+    else:
+        from emsedit_jax.session import serve
+
+        serve.run(command.door, command.workdir, lambda: _opened(command.config or None, command.workdir))
 
 
 def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, yes: bool) -> None:
@@ -36,20 +40,26 @@ def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, y
     """
     wanted = given.read(facts, "eval")
     given.check_agree(wanted)
-    there = workdir.is_taken(path)
-    if there and config is not None:
-        raise InputError(
-            f"{path} holds edits already, whose settings stay: leave --config out, or name a new --workdir."
-        )
-    session = EditSession.load(path) if there else _new(config)
-    say("networks", session.networks)
-    if there and not yes:
+    session = _opened(config, path)
+    if workdir.is_taken(path) and not yes:
         _ask(f"{path} holds {len(session.facts)} facts; add these {len(wanted)} to them?")
     report = session.edit(wanted)
     print(report, flush=True)
     session.save(path)
     back = f"--mode=undo --batches={','.join(map(str, report.batches))}"
     say("saved", f"{path}; with --workdir={path}: --mode=generate asks, {back} takes this back, --mode=export writes")
+
+
+def _opened(config: ml_collections.ConfigDict | None, path: Path) -> EditSession:
+    """The session saved in `path`, or a new one. Raises InputError where a config is given and one is there."""
+    there = workdir.is_taken(path)
+    if there and config is not None:
+        raise InputError(
+            f"{path} holds edits already, whose settings stay: leave --config out, or take a new --workdir."
+        )
+    session = EditSession.load(path) if there else _new(config)
+    say("networks", session.networks)
+    return session
 
 
 def _new(config: ml_collections.ConfigDict | None) -> EditSession:

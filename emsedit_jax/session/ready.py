@@ -25,16 +25,18 @@ class Ready(NamedTuple):
     """What is known to do well with a model."""
 
     sites: tuple[str, ...]
-    steps: Mapping[str, tuple[int, float]]  # editor -> (edit steps, initial eta)
-    rank: int  # of the networks
+    steps: Mapping[str, tuple[int, float]]  # editor -> (most edit steps, initial eta)
+    rank: int  # of the networks, and how many blocks they have
+    n_blocks: int
     networks: Mapping[str, str]  # editor -> file of trained networks
 
 
 READY = {
     "smollm2-135m": Ready(
         ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj"),
-        {"emsedit": (4, 2e-4), "ultraedit": (4, 5e-5)},
-        64,
+        {"emsedit": (8, 1e-4), "ultraedit": (8, 5e-5)},  # small steps, of which an edit takes as many as it needs
+        32,
+        2,
         {"emsedit": "smollm2-135m.emsedit.safetensors"},
     )
 }
@@ -60,7 +62,7 @@ def config_of(model: str, editor: str, given: Mapping[str, Any]) -> ml_collectio
         config.model.edit_modules = known.sites
         config.editor.iters, config.editor.lr = known.steps.get(editor, (config.editor.iters, config.editor.lr))
         if "rank" in config.editor:
-            config.editor.rank = known.rank
+            config.editor.rank, config.editor.n_blocks = known.rank, known.n_blocks
     for name, value in given.items():
         if name not in settings.FIELDS or name not in dict(settings.flatten(config)):
             fields = [field for field, _ in settings.flatten(config)]
@@ -87,4 +89,5 @@ def networks_of(config: ml_collections.ConfigDict) -> Path | None:
         return None
     same = tuple(config.model.edit_modules) == known.sites and config.editor.iters == known.steps[config.editor.name][0]
     path = FOLDER / known.networks[config.editor.name]
-    return path if same and config.editor.rank == known.rank and path.is_file() else None
+    sizes = config.editor.rank, config.editor.n_blocks
+    return path if same and sizes == (known.rank, known.n_blocks) and path.is_file() else None

@@ -38,7 +38,7 @@ def test_a_disk_that_is_full_when_the_state_is_saved(at, tmp_path, whole, monkey
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_disk_that_is_full_when_the_ledger_is_written(at, tmp_path, whole, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        calls(patch, ledger_files, "save_file", at, full)
+        calls(patch, ledger_files, "file_sha256", at, full)
         assert tiny.call(*begun(tmp_path)) == cli.BAD_INPUT
     assert "no space left on device" in capsys.readouterr().err
     goes_on(tmp_path, "emsedit", whole)

@@ -79,7 +79,10 @@ def test_small_files_come_along_and_nothing_that_runs(tmp_path):
         "tokenizer.json",
     ]
     assert json.loads((target / "config.json").read_text()) == json.loads((source / "config.json").read_text())
-    assert (target.stat().st_mode & 0o777) != 0o700
+    (tmp_path / "plain").mkdir()
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain").rmdir()
+    assert len({file.stat().st_mode for file in target.iterdir() if file.is_file()}) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edited", "source"]
 
 
@@ -116,7 +119,7 @@ def test_a_fault_while_writing_leaves_nothing(tmp_path, monkeypatch, fault):
     def full(*_, **__):
         raise fault
 
-    monkeypatch.setattr("emsedit_jax.lm.export.save_file", full)
+    monkeypatch.setattr("emsedit_jax.disk.save_file", full)
     with refused("cannot write", "no space left on device"):
         export(source, tmp_path / "edited", lm.config, sites, deltas)
     assert [file.name for file in tmp_path.iterdir()] == ["source"]

@@ -5,6 +5,7 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import cli
+from emsedit_jax.run.command import Door
 from emsedit_jax.run.workdir import open_workdir
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,17 @@ def test_a_comparison_takes_several_runs(monkeypatch):
     assert read("--mode=compare", "--workdir=runs/one,runs/two").to == Path("runs/compare-noon")
 
 
+def test_a_page_needs_no_config_and_reads_no_facts(monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "noon")
+    command = read("--mode=serve")
+    assert (command.mode, command.workdir, command.door) == ("serve", Path("runs/serve-noon"), Door("127.0.0.1", 8765))
+    assert not command.config
+    door = ["--host=::1", "--port=0", "--token=abcdefghijklmnop"]
+    command = read("--mode=serve", "--config=configs/zsre_smollm2.py", "--workdir=there", *door)
+    assert (command.workdir, command.door) == (Path("there"), Door("::1", 0, "abcdefghijklmnop"))
+    assert (command.config.dataset.name, command.config.dataset.n_edits) == ("worldfacts", 10)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -106,6 +118,13 @@ def test_a_comparison_takes_several_runs(monkeypatch):
         (["--mode=compare", "--workdr=one,two"], "Did you mean 'workdir'"),
         (["--mode=comapre", "--workdir=one,two"], "Did you mean 'compare'"),
         (["--flagfile=nowhere"], "nowhere"),
+        ([QUICKSTART, "--port=80"], "--port=80 is the port of a page: it needs --mode=serve"),
+        (["--mode=serve", "--port=65536"], "--port=65536: must be a number from 1 to 65535, or 0"),
+        (["--mode=serve", "--port=http"], "--port=http"),
+        (["--mode=serve", "--host= "], "--host is empty"),
+        (["--mode=serve", "--token="], "--token must be 16 to 200 letters"),
+        (["--mode=serve", "--token=short"], "--token must be 16 to 200 letters"),
+        (["--mode=serve", "--token=sixteen letters; Path=/"], "--token must be 16 to 200 letters"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(args, said):

@@ -27,11 +27,12 @@ BOTH = "--config.track=('wandb', 'swanlab')"
 
 
 def logged(path):
-    """(step, numbers) of each event of the one event file in the folder, its checksums checked."""
+    """(step, numbers) of each event of the last event file in the folder, its checksums checked; others are empty."""
     messages: Any = importlib.import_module("tensorboardX.proto.event_pb2")
     from tensorboardX.record_writer import masked_crc32c
 
-    (file,) = (path / "tensorboard").iterdir()
+    *old, file = sorted((path / "tensorboard").iterdir())
+    assert [one.stat().st_size for one in old] == [0] * len(old)
     content, found = file.read_bytes(), []
     while content:
         size, sum_of_size = struct.unpack("<QI", content[:12])
@@ -96,9 +97,27 @@ def test_a_run_that_died_before_its_summary_is_told_as_a_whole(tmp_path, monkeyp
         with pytest.raises(Killed):
             tiny.call(*tiny.flags(f"--workdir={tmp_path}"))
     (old,) = (tmp_path / "tensorboard").iterdir()
-    old.rename(old.with_name("events.out.tfevents.0.elsewhere"))  # as of another machine
+    late = old.rename(old.with_name("events.out.tfevents.5555555555.elsewhere"))  # a machine whose clock is ahead
     tiny.train(tmp_path)
     assert_told(logged(tmp_path), tmp_path)
+    assert late.exists()  # a TensorBoard that watches it goes on to the next
+
+
+def test_empty_event_files_do_not_gather(tmp_path):
+    for _ in range(4):
+        trackers.TensorBoard(Workdir(tmp_path), tiny.command().config).log({"a": 1.0}, 0)
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert logged(tmp_path) == [(0, {"a": 1.0})]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[1]", b'{"a": 1}', b"\xff"])
+def test_metrics_that_somebody_has_spoilt_do_not_stop_the_run(line, tmp_path, monkeypatch, capsys):
+    broken_off(tmp_path, monkeypatch, "edit_batch", 3)
+    metrics = tmp_path / "metrics.jsonl"
+    first, rest = metrics.read_bytes().split(b"\n", 1)
+    metrics.write_bytes(line + b" " * (len(first) - len(line)) + b"\n" + rest)
+    tiny.train(tmp_path, *SPARSE)
+    assert "warning  metrics.jsonl cannot be read (" in capsys.readouterr().out
 
 
 def test_numbers_that_are_none_are_left_out():

@@ -1,6 +1,7 @@
 """Every editor over eight devices: edits, statistics, gradients and scores are those of one device."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -11,8 +12,10 @@ from emsedit_jax.data.scoring import plan_scoring
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import params as lm_params
 from emsedit_jax.measure.edited import Edited
+from emsedit_jax.measure.judge import judge
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.score import score_edits
+from emsedit_jax.measure.until import said_until
 from emsedit_jax.meta import trajectory
 from emsedit_jax.meta.methods import METHODS
 from tests import tiny_lm
@@ -102,3 +105,33 @@ def test_scores_over_devices_are_those_of_one(mesh):
         assert one.keys() == other.keys()
         for name, shares in other.items():
             np.testing.assert_array_equal(one[name], shares)
+
+
+@pytest.mark.parametrize("mesh", ALL, indirect=True)
+def test_what_is_judged_and_said_over_devices_is_that_of_one(mesh):
+    deltas, items = host(tiny_lm.random_deltas()), tiny_lm.prompts([*LENGTHS, (3, 1), (30, 4)])
+
+    def found():
+        weights = placed()
+        edited = sharding.put(deltas, tuple(map(sharding.spec_of_edit, SITES)))
+        model = Edited(CONFIG, SITES, weights, edited, PrefixStore(CONFIG, SITES, weights, 0))
+        prompts = [one.tokens for one in items]
+        said = said_until(model, Spelling(), prompts, [], 5)
+        return judge(model, [*items, *items[:3]], 32), said
+
+    alone, said_alone = found()
+    with jax.set_mesh(mesh):
+        there, said_there = found()
+    np.testing.assert_allclose(there.logprob, alone.logprob, rtol=REL)
+    assert there.greedy.tolist() == alone.greedy.tolist()
+    assert said_there == said_alone
+
+
+class Spelling:
+    """A tokenizer for numbers."""
+
+    added_tokens_encoder: ClassVar[dict[str, int]] = {}
+    all_special_ids = ()
+
+    def decode(self, tokens, skip_special_tokens):
+        return " ".join(map(str, tokens))

@@ -1,0 +1,496 @@
+"""The page to edit by hand: who gets in, what is bounded, and every deed, on the tiny recorded Llama."""
+
+import importlib.util
+import os
+import re
+import signal
+import socket
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="the page needs the extra `serve`: pip install -e '.[serve]'")
+pytest.importorskip("httpx2", reason="its test client needs httpx2, of the extra `test`")
+
+from starlette.testclient import TestClient
+
+from emsedit_jax import EditSession
+from emsedit_jax.run import workdir
+from emsedit_jax.run.command import Door
+from emsedit_jax.session import serve, serve_app, serve_desk
+from emsedit_jax.session.serve_desk import Desk
+from emsedit_jax.session.told import EditReport
+from tests.refusals import refused
+from tests.run import tiny
+from tests.session.small import session
+
+TOKEN = "a-token-of-the-test"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+BASE = "http://127.0.0.1:8765"
+TOWER = {"prompt": "The Eiffel Tower is in", "answer": "Rome", "paraphrases": ["Where is the Eiffel Tower?"]}
+CAPITAL = {"prompt": "The capital of France is", "answer": "Lyon", "paraphrases": ["What is France's capital?"]}
+ODD = "The <b>Eiffel</b> Tower is in"
+
+
+@pytest.fixture(scope="module")
+def shared() -> EditSession:
+    return session()
+
+
+@pytest.fixture
+def desk(shared, tmp_path):
+    made = Desk(shared, tmp_path / "kept")
+    yield made
+    made.close()
+    if shared.batches:
+        shared.undo(*shared.batches)
+
+
+def client(desk: Desk, host: str = "127.0.0.1", headers=BEARER, **more) -> TestClient:
+    app = serve_app.build(desk, TOKEN, host, 8765)
+    return TestClient(app, base_url=BASE, headers=headers, **more)
+
+
+@pytest.fixture
+def known(desk) -> TestClient:
+    """A program that shows the token."""
+    return client(desk)
+
+
+@pytest.fixture
+def browser(desk) -> TestClient:
+    """A page that was opened with the token."""
+    made = client(desk, headers={"origin": BASE})
+    made.get(f"/?token={TOKEN}")
+    return made
+
+
+def wrong(answer, status: int = 400) -> str:
+    """The one line of a refusal."""
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert "\n" not in answer.json()["error"]
+    return answer.json()["error"]
+
+
+# ---------------------------------------------------------------------------------------------- who gets in
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer another-token-here"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": f"Bearer {TOKEN}x"},
+        {"authorization": b"Bearer tok\xe9n"},
+        {"cookie": "emsedit-8765=another-token-here"},
+        {"cookie": f"emsedit-8766={TOKEN}"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/page.js", "/api/state", "/api/nothing"])
+def test_nothing_is_given_without_the_token(desk, headers, path):
+    answer = client(desk, headers=headers).get(path)
+    assert answer.status_code == 403
+    assert "token" in answer.text
+    assert "set-cookie" not in answer.headers
+    assert ("error" in answer.json()) if path.startswith("/api/") else answer.text.startswith("403: ")
+
+
+def test_the_first_visit_brings_a_cookie_that_opens_the_rest(desk):
+    one = client(desk, headers={})
+    assert one.get("/?token=wrong").status_code == 403
+    assert one.get(f"/api/state?token={TOKEN}").status_code == 403
+    first = one.get(f"/?token={TOKEN}")
+    assert (first.status_code, first.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert first.headers["set-cookie"] == f"emsedit-8765={TOKEN}; HttpOnly; SameSite=Strict; Path=/"
+    for path in ("/", "/page.js", "/page.css", "/icon.svg", "/api/state"):
+        assert one.get(path).status_code == 200
+    assert wrong(one.get("/api/nothing"), 404)
+    assert wrong(one.get("/../serve.py"), 404)
+
+
+@pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:8765", "LOCALHOST", "192.168.1.5:8765"])
+def test_its_own_names_are_answered(desk, host):
+    assert client(desk, "192.168.1.5").get("/api/state", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:8765",
+        "user@localhost",
+        "localhost/x",
+        "192.168.1.6",
+        "",
+        "[::1",
+    ],
+)
+def test_other_names_are_not(desk, host):
+    assert "its own address" in wrong(client(desk, "192.168.1.5").get("/api/state", headers={"host": host}), 403)
+
+
+def test_two_names_at_once_are_none(desk):
+    twice = [("host", "localhost"), ("host", "evil.example"), *BEARER.items()]
+    assert "its own address" in wrong(client(desk, headers=None).get("/api/state", headers=twice), 403)
+
+
+def test_bound_to_all_addresses_it_has_any_number_and_no_name(desk):
+    one = client(desk, "0.0.0.0")
+    assert one.get("/api/state", headers={"host": "10.1.2.3:8765"}).status_code == 200
+    wrong(one.get("/api/state", headers={"host": "evil.example"}), 403)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:3000", "http://localhost:8765", BASE + "/", ""]
+)
+def test_other_pages_change_nothing(browser, known, origin):
+    """Not even with the cookie, which browsers send from every port of the same machine."""
+    for one in (browser, known):
+        assert "only the page itself" in wrong(one.post("/api/edit", json={}, headers={"origin": origin}), 403)
+
+
+def test_the_page_itself_does(browser):
+    assert "'facts'" in wrong(browser.post("/api/edit", json={}))
+    tunnel = {"host": "localhost:9000", "origin": "http://localhost:9000"}
+    assert "'facts'" in wrong(browser.post("/api/edit", json={}, headers=tunnel | {"cookie": f"emsedit-8765={TOKEN}"}))
+
+
+def test_a_cookie_alone_is_no_page(desk):
+    one = client(desk, headers={"cookie": f"emsedit-8765={TOKEN}"})
+    assert one.get("/api/state").status_code == 200
+    wrong(one.post("/api/ask", json={"prompt": "x"}), 403)
+
+
+def test_every_answer_says_what_a_page_may_do(desk, known):
+    for answer in (known.get("/"), known.get("/api/state"), known.get("/nothing"), client(desk, headers={}).get("/")):
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; ")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "set-cookie" not in answer.headers  # but on the first visit
+
+
+def test_the_page_stands_alone_and_makes_no_markup_of_texts():
+    page = (serve_app.PAGE / "index.html").read_text(encoding="utf-8")
+    script = (serve_app.PAGE / "page.js").read_text(encoding="utf-8")
+    style = (serve_app.PAGE / "page.css").read_text(encoding="utf-8")
+    assert re.findall(r"<script[^>]*>", page) == ['<script src="page.js" defer>']
+    assert not re.search(r"<style|\sstyle=|\son\w+=", page)
+    assert not re.search(r"https?://|@import|url\(", page + script + style)
+    assert not re.search(r"(inner|outer)HTML|insertAdjacent|document\.write|eval|Function\(|DOMParser|srcdoc", script)
+    assert set(re.findall(r'at\("([\w-]+)"\)', script)) <= set(re.findall(r'id="([\w-]+)"', page))
+
+
+# ---------------------------------------------------------------------------------------------- what is bounded
+
+
+def test_a_request_is_bounded(known):
+    assert "too large" in wrong(known.post("/api/edit", json={"facts": ["x" * serve_app.MOST_BYTES]}), 413)
+    parts = (b"x" * 100_000 for _ in range(11))  # without a length
+    json = {"content-type": "application/json"}
+    assert "too large" in wrong(known.post("/api/edit", content=parts, headers=json), 413)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"prompt": ' * 2000 + b"1" + b"}" * 2000])
+def test_what_is_no_json_is_told(known, body):
+    assert "not JSON" in wrong(known.post("/api/ask", content=body, headers={"content-type": "application/json"}))
+
+
+def test_a_form_is_no_request(known):
+    assert "application/json" in wrong(known.post("/api/ask", data={"prompt": "x"}), 415)
+    assert "application/json" in wrong(
+        known.post("/api/ask", content=b"{}", headers={"content-type": "text/plain"}), 415
+    )
+    wrong(known.get("/api/ask"), 405)
+
+
+@pytest.mark.parametrize(
+    ("deed", "body", "fault"),
+    [
+        ("ask", [], "must be an object with 'prompt'"),
+        ("ask", {"prompt": "x", "seed": 1}, "nothing else"),
+        ("ask", {"prompt": 1}, "'prompt' is a number"),
+        ("ask", {"prompt": " \n"}, "the prompt is empty"),
+        ("ask", {"prompt": "x" * 4001}, "4,001 letters"),
+        ("ask", {"prompt": "x\0"}, "no letter"),
+        ("edit", {"facts": "/etc/passwd"}, "'facts' is text"),
+        ("edit", {"facts": []}, "0 facts"),
+        ("edit", {"facts": [TOWER] * 101}, "101 facts"),
+        ("edit", {"facts": ["The Eiffel Tower is in", "Rome"]}, "row 0: must be an object"),
+        ("edit", {"facts": [{"prompt": "x"}]}, "answer"),
+        ("edit", {"facts": [{"prompt": "x", "answer": "y" * 5000}]}, "5,000 letters"),
+        ("edit", {"facts": [{"prompt": "x", "answer": "y", "x" * 5000: 1}]}, "not known"),
+        ("edit", {"facts": [TOWER, TOWER | {"answer": "Lyon"}]}, "differently"),
+        ("undo", {"batch": True}, "'batch' is true or false"),
+        ("undo", {"batch": 7}, "batch 7 is not in force"),
+        ("save", {"where": "/etc"}, "'where' must be one of"),
+        ("export", {"form": "../x"}, "there is no form '../x'"),
+        ("export", {"form": "lora"}, "nothing to export"),
+    ],
+)
+def test_what_is_not_in_order_is_told_and_changes_nothing(known, tmp_path, deed, body, fault):
+    before = known.get("/api/state").json()
+    assert fault in wrong(known.post(f"/api/{deed}", json=body))
+    assert known.get("/api/state").json() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_character_is_told(known):
+    body = b'{"prompt": "\\ud83d"}'
+    assert "half a" in wrong(known.post("/api/ask", content=body, headers={"content-type": "application/json"}))
+
+
+# ---------------------------------------------------------------------------------------------- what is done
+
+
+def test_a_fact_is_written_asked_and_taken_back(browser, desk):
+    before = browser.get("/api/state").json()
+    assert (before["batches"], before["facts"], before["unsaved"], before["report"]) == ([], 0, 0, None)
+    state = browser.post("/api/edit", json={"facts": [TOWER]}).json()
+    (number,) = state["report"]["batches"]
+    (fact,) = state["report"]["facts"]
+    assert (fact["asked"]["prompt"], fact["asked"]["answer"]) == (TOWER["prompt"], TOWER["answer"])
+    assert fact["said_before"] != fact["said_after"]
+    assert fact["took"] == (fact["asked"]["after"] == 1)
+    assert [one["prompt"] for one in fact["paraphrases"]] == TOWER["paraphrases"]
+    assert len(fact["nearby"]) > 1
+    assert state["batches"] == [
+        {"number": number, "facts": [{"prompt": TOWER["prompt"], "answer": TOWER["answer"]}], "more": 0}
+    ]
+    assert (state["facts"], state["unsaved"], state["doing"]) == (1, 1, "")
+    assert desk.unsaved() == ["'The Eiffel Tower is in' -> 'Rome'"]
+
+    told = browser.post("/api/ask", json={"prompt": TOWER["prompt"]}).json()
+    assert told["before"] == desk.session.generate(TOWER["prompt"], 4, edited=False)
+    assert told["after"] == desk.session.generate(TOWER["prompt"], 4) != told["before"]
+    assert told["facts"] == 1
+
+    state = browser.post("/api/undo", json={"batch": number}).json()
+    assert (state["batches"], state["unsaved"]) == ([], 0)
+    told = browser.post("/api/ask", json={"prompt": TOWER["prompt"]}).json()
+    assert told["before"] == told["after"]
+    assert "not in force" in wrong(browser.post("/api/undo", json={"batch": number}))
+
+
+def test_only_the_newest_are_listed(known, monkeypatch):
+    monkeypatch.setattr(serve_desk, "MOST_BATCHES", 1)
+    known.post("/api/edit", json={"facts": [TOWER]})
+    state = known.post("/api/edit", json={"facts": [CAPITAL]}).json()
+    assert (state["facts"], state["earlier"]) == (2, 1)
+    (only,) = state["batches"]
+    assert ([one["prompt"] for one in only["facts"]], only["more"]) == ([CAPITAL["prompt"]], 0)
+    monkeypatch.setattr(serve_desk, "MOST_FACTS", 0)
+    state = known.post("/api/undo", json={"batch": only["number"]}).json()
+    assert [(one["facts"], one["more"]) for one in state["batches"]] == [([], 1)]
+
+
+def test_texts_pass_as_they_are(known):
+    """As data: the page puts them in as text."""
+    state = known.post("/api/edit", json={"facts": [{"prompt": ODD, "answer": "<i>here</i>"}]})
+    assert state.headers["content-type"] == "application/json"
+    assert state.json()["batches"][0]["facts"] == [{"prompt": ODD, "answer": "<i>here</i>"}]
+    assert known.post("/api/ask", json={"prompt": ODD}).json()["prompt"] == ODD
+    error = wrong(known.post("/api/export", json={"form": ODD}))
+    assert ODD in error
+
+
+def test_a_session_is_kept_and_nothing_is_written_over_unasked(known, desk, tmp_path):
+    known.post("/api/edit", json={"facts": [TOWER]})
+    told = known.post("/api/save", json={"where": ""}).json()
+    assert (told["saved"], told["unsaved"]) == (str(tmp_path / "kept"), 0)
+    assert [one.edit.prompt for one in EditSession.load(tmp_path / "kept").facts] == [TOWER["prompt"]]
+    known.post("/api/edit", json={"facts": [CAPITAL]})
+    assert "ask" not in known.post("/api/save", json={"where": ""}).json()  # its own
+
+    again = Desk(desk.session, tmp_path / "kept")
+    later = client(again)
+    later.post("/api/edit", json={"facts": [{**CAPITAL, "answer": "Nice"}]})
+    told = later.post("/api/save", json={"where": ""}).json()
+    assert told["ask"] == {"over": str(tmp_path / "kept"), "beside": str(tmp_path / "kept-2")}
+    assert len(EditSession.load(tmp_path / "kept").facts) == 2
+    assert later.post("/api/save", json={"where": "beside"}).json()["saved"] == str(tmp_path / "kept-2")
+    again.path = tmp_path / "kept"
+    assert later.post("/api/save", json={"where": "over"}).json()["saved"] == str(tmp_path / "kept")
+    assert [len(EditSession.load(tmp_path / name).facts) for name in ("kept", "kept-2")] == [3, 3]
+    again.close()
+
+
+def test_a_save_that_fails_asks_the_next_time(known, desk, tmp_path):
+    known.post("/api/edit", json={"facts": [TOWER]})
+    known.post("/api/save", json={"where": ""})
+    (tmp_path / "kept" / "session.json").unlink()  # by somebody else
+    assert "holds no session" in wrong(known.post("/api/save", json={"where": ""}))
+    assert known.post("/api/save", json={"where": ""}).json()["ask"]["beside"] == str(tmp_path / "kept-2")
+
+
+def test_an_export_goes_to_a_new_folder(known, tmp_path, capsys):
+    known.post("/api/edit", json={"facts": [TOWER]})
+    assert known.post("/api/export", json={"form": "lora"}).json() == {"exported": str(tmp_path / "kept-lora")}
+    assert known.post("/api/export", json={"form": "lora"}).json() == {"exported": str(tmp_path / "kept-lora-2")}
+    for name in ("kept-lora", "kept-lora-2"):
+        assert (tmp_path / name / "adapter_config.json").is_file()
+    capsys.readouterr()
+
+
+def test_what_fails_is_told_and_the_page_goes_on(desk, known, monkeypatch):
+    broken = session(**{"editor.lr": 1e38})
+    with monkeypatch.context() as patched:
+        patched.setattr(desk, "session", broken)
+        assert "diverged" in wrong(known.post("/api/edit", json={"facts": [TOWER]}))
+    patient = client(desk, raise_server_exceptions=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.session, "generate", lambda *args, **more: 1 / 0)
+        told = wrong(patient.post("/api/ask", json={"prompt": "x"}), 500)
+    assert "ZeroDivisionError" in told
+    assert "Traceback" not in told
+    state = known.post("/api/edit", json={"facts": [TOWER]}).json()
+    assert (state["facts"], state["doing"]) == (1, "")
+
+
+def test_one_edit_at_a_time(desk, known, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(facts):
+        begun.set()
+        assert go_on.wait(60)
+        return EditReport((1,), (), 0.0)
+
+    monkeypatch.setattr(desk.session, "edit", slow)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(client(desk).post("/api/edit", json={"facts": [TOWER]})))
+    first.start()
+    try:
+        assert begun.wait(60)
+        assert known.get("/api/state").json()["doing"] == "an edit is being made"  # answered meanwhile
+        for deed, body in (("edit", {"facts": [TOWER]}), ("undo", {"batch": 1}), ("save", {"where": ""})):
+            assert "an edit is being made: wait" in wrong(known.post(f"/api/{deed}", json=body), 409)
+        asked = threading.Thread(
+            target=lambda: answers.append(client(desk).post("/api/ask", json={"prompt": "Water boils at"}))
+        )
+        asked.start()  # which waits
+    finally:
+        go_on.set()
+    first.join()
+    asked.join()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert known.get("/api/state").json()["doing"] == ""
+
+
+def test_not_everybody_waits(desk, known, monkeypatch):
+    monkeypatch.setattr(serve_desk, "MOST_WAITING", 0)
+    assert "too much" in wrong(known.post("/api/ask", json={"prompt": "x"}), 409)
+
+
+# ---------------------------------------------------------------------------------------------- the program
+
+
+def test_the_program_says_where_the_page_is_and_what_is_lost(shared, tmp_path, monkeypatch, capsys):
+    def visited(app, listening):
+        listening.getsockname()  # still ours
+        url = re.findall(r"^page +(\S+)", capsys.readouterr().out, re.MULTILINE)[0]
+        assert TestClient(app, base_url=url.split("/?")[0]).get(url).status_code == 200
+        TestClient(app, base_url=BASE, headers={"authorization": f"Bearer {url.split('token=')[1]}"}).post(
+            "/api/edit", json={"facts": [TOWER]}
+        )
+
+    monkeypatch.setattr(serve, "_serve", visited)
+    serve.run(Door(port=0), tmp_path / "kept", lambda: shared)
+    told = capsys.readouterr().out
+    assert "unsaved  'The Eiffel Tower is in' -> 'Rome'" in told
+    assert "what was not saved is gone" in told
+    shared.undo()
+
+
+def test_a_token_is_drawn_anew_each_time(shared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "_serve", lambda app, listening: None)
+    found = []
+    for _ in range(2):
+        serve.run(Door(port=0), tmp_path / "kept", lambda: shared)
+        found += re.findall(r"token=(\S+)", capsys.readouterr().out)
+    assert len(set(found)) == 2
+    assert min(map(len, found)) >= 43
+    serve.run(Door(port=0, token=TOKEN), tmp_path / "kept", lambda: shared)
+    said = capsys.readouterr().out
+    assert f"token={TOKEN}" in said
+    assert "nothing was left unsaved" in said
+    assert "other machines" not in said
+    serve.run(Door(host="0.0.0.0", port=0), tmp_path / "kept", lambda: shared)
+    assert "reached from other machines" in capsys.readouterr().out
+
+
+def test_an_address_that_cannot_be_had_is_told_before_the_model_is_loaded(tmp_path):
+    def never():
+        raise AssertionError
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with refused(f"127.0.0.1, port {port}", "in use", "--port"):
+            serve.run(Door(port=port), tmp_path, never)
+    with refused("no.such.host.invalid"):
+        serve.run(Door(host="no.such.host.invalid", port=0), tmp_path, never)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_asked_to_stop(desk, capfd, number):
+    seen = []
+
+    def visit(port: int) -> None:
+        try:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/state", headers=BEARER)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                seen.append((answer.status, answer.headers["server"]))
+        finally:
+            os.kill(os.getpid(), number)
+
+    former = signal.getsignal(number)
+    with serve.bound(Door(port=0)) as listening:
+        port = listening.getsockname()[1]
+        visitor = threading.Thread(target=visit, args=(port,))
+        visitor.start()
+        serve._serve(serve_app.build(desk, TOKEN, "127.0.0.1", port), listening)
+        visitor.join()
+    assert seen == [(200, None)]
+    assert signal.getsignal(number) == former
+    assert "stopping" in capfd.readouterr().out
+
+
+def test_a_missing_extra_is_told(monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    with refused("needs uvicorn", "pip install 'emsedit-jax[serve]'", "pip install -e '.[serve]'"):
+        serve.run(Door(), tmp_path, session)
+
+
+def test_a_run_is_not_written_over(tmp_path, monkeypatch):
+    workdir.open_workdir(tmp_path / "run", tiny.command().config)
+    assert serve_desk.target_of(tmp_path / "run") == tmp_path / "run-2"
+    assert serve_desk.target_of(tmp_path / "new") == tmp_path / "new"
+    monkeypatch.chdir(tmp_path / "run")
+    assert serve_desk.target_of(Path(".")) == tmp_path / "run-2"
+
+
+def test_a_session_that_was_saved_is_opened_again(shared, tmp_path, monkeypatch, capsys):
+    shared.edit(TOWER)
+    shared.save(tmp_path / "kept")
+    shared.undo()
+    seen = {}
+    monkeypatch.setattr(serve, "run", lambda door, path, opened: seen.update(door=door, path=path, session=opened()))
+    assert tiny.call("--mode=serve", f"--workdir={tmp_path / 'kept'}", "--port=0") == 0
+    assert (seen["path"], seen["door"]) == (tmp_path / "kept", Door(port=0))
+    desk = Desk(seen["session"], serve_desk.target_of(seen["path"]))
+    assert (desk.state["facts"], desk.state["unsaved"]) == (1, 0)
+    (number,) = desk.session.batches
+    desk.undo(number)
+    assert (desk.unsaved(), desk.state["unsaved"]) == ([f"batch {number} taken back"], 1)
+    desk.close()
+    flags = tiny.flags(f"--workdir={tmp_path / 'kept'}", "--mode=serve", editor="ultraedit")
+    assert tiny.call(*flags) == 2
+    assert "leave --config out" in capsys.readouterr().err
