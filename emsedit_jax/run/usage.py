@@ -39,5 +39,4 @@ Edit a language model's facts and score the result.
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
                          --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 
-Exit codes: 0 done, 2 bad input, 75 stopped with its state saved (the same command with its --workdir goes on), 130
-interrupted."""
+Exit codes: 0 done, 2 bad input, 75 stopped and saved (the same command with its --workdir goes on), 130 interrupted."""
