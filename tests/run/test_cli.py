@@ -103,7 +103,7 @@ def test_a_page_needs_no_config_and_reads_no_facts(monkeypatch):
         ([f"{QUICKSTART}:rank=3"], "unknown config argument 'rank'"),
         ([QUICKSTART, "--wrkdir=x"], "--wrkdir: there is no such flag. Did you mean 'workdir'?"),
         ([QUICKSTART, "--workdir="], "--workdir is empty"),
-        ([QUICKSTART, "--mode=evl"], "must be one of train, edit, generate, eval, export, compare"),
+        ([QUICKSTART, "--mode=evl"], "must be one of train, edit, generate, serve, eval, export, compare"),
         ([QUICKSTART, "train"], "'train' is not a flag"),
         (["--mode=eval"], "--mode=eval needs --workdir=FOLDER"),
         (["--mode=report"], "--mode=report needs --workdir=FOLDER, the run that is meant"),
