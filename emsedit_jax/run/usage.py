@@ -4,9 +4,9 @@ USAGE = """\
 Edit a language model's facts and score the result.
 
   python launch.py --config=configs/quickstart.py
+  python launch.py --mode=edit --facts=my_facts.csv --workdir=mine
   python launch.py --config=configs/zsre_llama.py:editor=ultraedit --config.num_seq=400 --config.dataset.n_edits=20
   python launch.py --mode=eval --workdir=runs/quickstart-...
-  python launch.py --mode=compare --workdir=runs/one-...,runs/another-...
 
 --config=FILE[:ARGS]     a config file, see configs/; ARGS: editor=rledit or editor=rledit,iters=2;
                          the editors are emsedit, rledit, malmen, mend, ultraedit
@@ -17,20 +17,19 @@ Edit a language model's facts and score the result.
                            --config.dataset.train_path=F --config.dataset.valid_path=F
                            --config.dataset.train_rows=0:4096 --config.dataset.rows=4096:8192   rows of these files
                            --config.model.name_or_path=D   a local Hugging Face directory, or smollm2-135m
-                           --config.editor.lr=1e-3         --config.editor.iters=2     --config.seed=1
-                           --config.editor.n_epochs=2      --config.editor.max_steps=-1 (malmen, mend; batch mode)
+                           --config.editor.lr=1e-3 --config.editor.iters=2 --config.seed=1 --config.editor.n_epochs=2
+                           --config.editor.max_steps=-1    malmen, mend; batch mode
                            --config.editor.full_curve      scores all edits so far after every batch
                            --config.editor.load=FOLDER     that run's trained networks, in place of training
-                           --config.train.n_trajectories=4 --config.train.holdout=1 --config.train.patience=3
-                           --config.train.update_every=batch --config.train.schedule=cosine
+                           --config.train.n_trajectories=4 --config.train.update_every=batch --config.train.holdout=1
                            --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
                            --config.track=wandb            metrics also to Weights & Biases, or swanlab
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
---mode=MODE              train: train, edit and score (default); eval: score the edits saved in --workdir again;
-                         export: write the model with these edits to the folder --to, as Hugging Face has it; or
-                         --as=deltas: the changes of its weights alone; --as=lora: an adapter that PEFT loads;
-                         compare: finished runs side by side, --workdir=RUN,RUN,... (also as files in --to, default:
-                         runs/compare-<time>);
+--mode=MODE              train: train, edit and score (default); edit: your own --facts=FILE, .csv or .jsonl, with
+                         --config or without; generate: go on after --prompt=TEXT, with the edits of --workdir;
+                         eval: score these edits again; export: write the model with them to the folder --to, as
+                         Hugging Face has it; or --as=deltas: the changes of its weights alone; --as=lora: an adapter;
+                         compare: finished runs side by side, --workdir=RUN,RUN,... (in --to: runs/compare-<time>);
                          report: write a run's report.html anew, --workdir=RUN;
                          undo: take batches of edits back, --workdir=RUN --batches=3,5-7 (9-: from the ninth on);
                          replay: make the run's edits anew from its ledger, --workdir=RUN;
@@ -40,5 +39,4 @@ Edit a language model's facts and score the result.
 --cluster                this process is one of several, as SLURM, GKE, Cloud TPU or Open MPI started them; by hand:
                          --coordinator=HOST:PORT --processes=N --process=I (from 0); see docs/DEVICES.md
 
-Exit codes: 0 done, 2 bad input, 75 stopped with its state saved (the same command with its --workdir goes on), 130
-interrupted."""
+Exit codes: 0 done, 2 bad input, 75 stopped and saved (the same command with its --workdir goes on), 130 interrupted."""
