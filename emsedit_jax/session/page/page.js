@@ -18,7 +18,7 @@ const AGAIN = 1000; // milliseconds between two looks at work that this page did
 
 const at = (id) => document.getElementById(id);
 const running = new Map(); // "edit" or "ask" -> [words, when it began]
-let shown = ""; // which report stands there
+let shown = null; // which report stands there
 
 // ---------------------------------------------------------------------------------------- asking the program
 
@@ -135,11 +135,12 @@ function undoing(batches) {
 
 function report(told, batches) {
   const inForce = told && told.batches.every((number) => batches.some((one) => one.number === number));
-  const which = told ? `${told.batches} ${inForce}` : "";
+  const later = batches.length ? "What the next edit does is told here." : "";
+  const which = told ? `${told.batches} ${inForce}` : later;
   at("report-empty").hidden = batches.length > 0;
   if (which === shown) return; // what is unfolded stays so
   shown = which;
-  at("summary").textContent = inForce ? summary(told.facts, told.seconds) : told ? "This edit was taken back." : "";
+  at("summary").textContent = inForce ? summary(told.facts, told.seconds) : told ? "This edit was taken back." : later;
   at("report").classList.toggle("past", !inForce);
   at("report").replaceChildren(...(told ? told.facts.map(fact) : []));
   if (inForce) at("report").append(make("div", { className: "row end" }, undoing(told.batches)));
@@ -158,16 +159,16 @@ function summary(facts, seconds) {
 function fact(one) {
   const badge = make("span", { className: `badge ${one.took ? "good" : "bad"}` }, one.took ? "took" : "did not take");
   const title = make("div", { className: "title" }, make("h3", {}, written(one.asked)), badge);
-  const said = pair(one.said_before, one.said_after);
+  const said = pair(["Before this edit", one.said_before], ["After it", one.said_after]);
   return make("div", { className: "fact" }, title, said, ...wordings(one), ...nearby(one));
 }
 
 function pair(before, after) {
-  const side = (name, said, className) => {
+  const side = ([name, said], className) => {
     const words = make("p", { className: "words", dir: "auto" }, said.trim() || "(nothing)");
     return make("div", { className }, make("h4", {}, name), words);
   };
-  return make("div", { className: "pair" }, side("Before", before, ""), side("After", after, "now"));
+  return make("div", { className: "pair" }, side(before, ""), side(after, "now"));
 }
 
 function wordings(one) {
@@ -216,7 +217,8 @@ function ask(prompt) {
     const told = await request("ask", { prompt });
     const under = told.facts ? `with ${count(told.facts, "fact")} in force` : "with no edits in force";
     const title = make("div", { className: "title" }, make("h3", { dir: "auto" }, told.prompt), text(under, "soft"));
-    at("answers").prepend(make("div", { className: "said" }, title, pair(told.before, told.after)));
+    const both = pair(["As it was", told.before], ["With the edits", told.after]);
+    at("answers").prepend(make("div", { className: "said" }, title, both));
     while (at("answers").children.length > MOST_ANSWERS) at("answers").lastChild.remove();
     at("answers-empty").hidden = true;
   });
