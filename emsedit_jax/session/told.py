@@ -98,7 +98,7 @@ class ScoreReport:
 
     def __str__(self) -> str:
         lines = [f"{self.facts} facts, answer tokens right, %"]
-        for name, words in KINDS.items():
+        for name, words in (KINDS | {"LS": "unrelated prompts"}).items():
             if name in self.edited:
                 lines.append(f"{name}  {words:<20} {self.unedited[name]:5.1f} -> {self.edited[name]:5.1f}")
         return "\n".join(lines)
