@@ -2,10 +2,10 @@
 
     python -m benchmarks.by_hand
 
-A few facts at a time are edited into the default model as `EditSession` edits them, looked at, and taken back: sentences
-to be completed, whose like the model knows, and questions of the embedded facts. ES: the new answers' tokens; GS: in
-other wordings; LS: facts much alike that were right before and are still, none of which is held; said: how many new
-answers stand in what the model says by itself.
+A few facts at a time are edited into the default model as `EditSession` edits them, looked at, and taken back:
+sentences to be completed, whose like the model knows, and questions of the embedded facts. ES: the new answers' tokens;
+GS: in other wordings; LS: facts much alike that were right before and are still, none of which is held; said: how many
+new answers stand in what the model says by itself.
 """
 
 from __future__ import annotations
