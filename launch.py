@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     if command.cluster is not None:
         cluster.join(cluster.Cluster(*command.cluster))
     print(f"devices  {resources.devices_line()}", flush=True)
-    if command.mode in ("edit", "generate", "serve"):
+    if command.mode in ("edit", "generate", "serve") or not command.config:
         from emsedit_jax.session import commands
 
         commands.run(command)

@@ -22,7 +22,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
     from tqdm import tqdm
 except ImportError as error:
-    words = f"emsedit_jax.harness needs lm-evaluation-harness ({error}): pip install 'emsedit-jax[eval]'"
+    words = f"emsedit_jax.harness needs lm-evaluation-harness ({error}): pip install -e '.[eval]' in the clone"
     if __name__ == "__main__":
         sys.exit(f"error: {words}")
     raise ImportError(words) from error

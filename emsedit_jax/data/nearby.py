@@ -24,8 +24,8 @@ def beside(
     said = frozenset().union(*(_words(one.edit.prompt) for one in (record, *edited)))
     mine, found = _words(record.edit.prompt), []
     for cue, theirs in _known():
-        if max(theirs, key=_rarity) not in said and cue.prompt not in apart:
-            score = sum(_rarity(word) for word in mine & theirs) / math.sqrt(len(theirs))
+        if _rarest(theirs) not in said and cue.prompt not in apart:
+            score = math.fsum(map(_rarity, mine & theirs)) / math.sqrt(len(theirs))
             found.append((-score, _spread(cue.prompt), cue))
     chosen: dict[str, Cue] = {}
     for score, _, cue in sorted(found, key=lambda one: one[:2]):
@@ -51,6 +51,11 @@ def _known() -> tuple[tuple[Cue, frozenset[str]], ...]:
 def _rarity(word: str) -> float:
     """Words that many questions have tell little."""
     return math.log(len(_known()) / _counts()[word]) if word in _counts() else 0.0
+
+
+@functools.cache
+def _rarest(words: frozenset[str]) -> str:
+    return max(words, key=lambda word: (_rarity(word), word))
 
 
 @functools.cache

@@ -115,6 +115,8 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
         if given is not None:
             raise InputError("--mode=generate takes a run as it was made: leave --config out, name it with --workdir.")
         return Command(NO_CONFIG, Path(str(folder)), mode, prompts=tuple(values.prompt))
+    if mode == "eval" and given is None and workdir.Workdir(Path(str(folder))).session.exists():
+        return Command(NO_CONFIG, Path(str(folder)), mode)  # of edits by hand: the facts that are in force
     if given is not None:
         config = values.config
         path = Path(folder) if folder is not None else _new_folder(_stem(given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -42,6 +43,8 @@ def write(form: str, folder: Workdir, target: Path, lm: LM, sites: Sites, deltas
     if form not in FORMS:
         raise InputError(f"there is no form {form!r}; known: {', '.join(FORMS)}.{near(form, FORMS)}")
     _check_free(target)
+    if not any(bool(jnp.any(delta_skv)) for delta_skv in deltas):
+        raise InputError("no edits are in force: the model would be written as it was; edit first.")
     FORMS[form](folder, target, lm, sites, deltas, base)
 
 

@@ -148,6 +148,8 @@ def cut(found: Ledger, count: int) -> None:
     if len(found.records) > count:
         lines = (found.path / NAME).read_bytes().split(b"\n")
         found.good_bytes = sum(len(line) + 1 for line in lines[: count + 1])
+        with workdir.writing(found.path), (found.path / NAME).open("r+b") as file:
+            file.truncate(found.good_bytes)
         del found.records[count:]
 
 

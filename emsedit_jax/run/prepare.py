@@ -112,8 +112,10 @@ def _holding(config: ml_collections.ConfigDict, lm: LM, plan: EditPlan) -> EditP
 
 
 def fingerprint(run: Prepared) -> str:
-    """Digest of the model's weights and of all facts, as they are drawn: what a run is made of beside its config."""
+    """Digest of what a run is made of beside its config: the model's weights, all facts as drawn, what they hold."""
     found = hashlib.sha256(run.base.weights.encode())
+    for items in run.valid_plan.held:
+        found.update(repr([item.tokens for item in items]).encode())
     for plan in (run.train_plan, run.holdout.plan if run.holdout else None, run.valid_plan):
         for batch in plan.drawn if plan is not None else ():
             for record in batch:

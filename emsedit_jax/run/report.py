@@ -111,10 +111,10 @@ def print_examples(examples: Sequence[Example], console: Console | None = None) 
     console = console or Console()
     for example in examples:
         console.print()
-        prompt, target = _one_line(example.prompt), _one_line(example.target)
+        prompt, target = one_line(example.prompt), one_line(example.target)
         console.print(Text.assemble((prompt, "bold"), "  -> ", (target, "bold cyan")))
         for words, said in (("before", example.before), ("after", example.after)):
-            console.print(Text.assemble((f"  {words:<7}", "dim"), _one_line(said) or "(nothing)"))
+            console.print(Text.assemble((f"  {words:<7}", "dim"), one_line(said) or "(nothing)"))
 
 
 def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
@@ -173,7 +173,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.1f}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Without control characters, which a model may say and a terminal would obey."""
     shown = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
     return " ".join(shown.split())

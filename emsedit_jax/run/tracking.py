@@ -78,7 +78,7 @@ class Tracking:
             say(
                 "warning", f"{name} fails ({why}): the run goes on without it; {self._folder.metrics.name} has all rows"
             )
-            self._names.remove(name)
+            self._names = [one for one in self._names if one != name]
             self._open.pop(name, None)
 
 

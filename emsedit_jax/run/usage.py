@@ -19,14 +19,14 @@ Edit a language model's facts and score the result.
                            --config.model.name_or_path=D   a local Hugging Face directory, or smollm2-135m
                            --config.editor.lr=1e-3 --config.editor.iters=2 --config.seed=1 --config.editor.n_epochs=2
                            --config.editor.max_steps=-1    malmen, mend; batch mode
-                           --config.editor.full_curve      scores all edits so far after every batch
                            --config.editor.load=FOLDER     that run's trained networks, in place of training
                            --config.train.n_trajectories=4 --config.train.update_every=batch --config.train.holdout=1
                            --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
                            --config.track=wandb            metrics also to Weights & Biases, or swanlab
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=MODE              train: train, edit and score (default); edit: your own --facts=FILE, .csv or .jsonl, with
-                         --config or without; generate: go on after --prompt=TEXT, with the edits of --workdir;
+                         --config or without (--yes: do not ask); generate: go on after --prompt=TEXT, again and
+                         again, or what is typed, with the edits of --workdir;
                          eval: score these edits again; export: write the model with them to the folder --to, as
                          Hugging Face has it; or --as=deltas: the changes of its weights alone; --as=lora: an adapter;
                          compare: finished runs side by side, --workdir=RUN,RUN,... (in --to: runs/compare-<time>);

@@ -139,7 +139,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    return re.fullmatch(r"\.[\w.]+-\w+\.(json|safetensors|png|html)", path.name) is not None
+    return re.fullmatch(r"\.[\w.-]+-[0-9a-f]{8}\.(json|jsonl|safetensors|png|html)", path.name) is not None
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:

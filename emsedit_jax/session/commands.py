@@ -13,6 +13,7 @@ from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import workdir
 from emsedit_jax.run.command import Command
 from emsedit_jax.run.prepare import say
+from emsedit_jax.run.report import one_line
 from emsedit_jax.session import given, ready
 from emsedit_jax.session.session import EditSession
 
@@ -23,6 +24,8 @@ def run(command: Command) -> None:
         run_edit(command.config or None, command.workdir, command.facts, command.yes)
     elif command.mode == "generate":
         run_generate(command.workdir, command.prompts)
+    elif command.mode == "eval":
+        print(EditSession.load(command.workdir).score())
     else:
         from emsedit_jax.session import serve
 
@@ -40,6 +43,8 @@ def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, y
     """
     wanted = given.read(facts, "eval")
     given.check_agree(wanted)
+    if workdir.is_taken(path) and not workdir.Workdir(path).session.exists():
+        raise InputError(f"{path} holds no edits by hand, but something else: name a new --workdir.")
     session = _opened(config, path)
     if workdir.is_taken(path) and not yes:
         _ask(f"{path} holds {len(session.facts)} facts; add these {len(wanted)} to them?")
@@ -76,7 +81,8 @@ def _ask(question: str) -> None:
     """Raises InputError where the answer is not yes, or nobody is there to give one."""
     if not sys.stdin.isatty():
         raise InputError(f"{question} Say so with --yes.")
-    if input(f"{question} [y/N] ").strip().casefold() not in ("y", "yes"):
+    print(f"{question} [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().casefold() not in ("y", "yes"):
         raise InputError("nothing was changed.")
 
 
@@ -89,7 +95,7 @@ def run_generate(path: Path, prompts: Sequence[str]) -> None:
     for prompt in prompts or _typed():
         for words, edited in (("before", False), ("after", True)):
             said = session.generate(prompt, edited=edited, max_new_tokens=session.config.eval.max_new_tokens)
-            say(words, f"{prompt}{said}".replace("\n", " "))
+            say(words, one_line(f"{prompt}{said}"))
 
 
 def _typed() -> Iterator[str]:

@@ -15,6 +15,7 @@ from emsedit_jax.data import records
 from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
+from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import edits, ledger, lock, networks, workdir
 from emsedit_jax.run.ledger import Ledger
@@ -78,6 +79,7 @@ def write(
     """
     folder = Workdir(path)
     with lock.held(path):
+        workdir.sweep(folder)
         _check_ours(folder, history)
         with workdir.writing(path):
             folder.ledger.mkdir(exist_ok=True)
@@ -108,13 +110,15 @@ def copy(source: Path, target: Path) -> None:
     Files of factors never change, so that a second name for them will do where the disk allows it.
     """
     with workdir.writing(target):
-        for file in source.glob("*.safetensors"):
-            if (target / file.name).exists():
-                continue
-            try:
-                os.link(file, target / file.name)
-            except OSError:  # another disk
-                with workdir.replacing(target / file.name) as temporary:
+        for file in source.glob("[!.]*.safetensors"):
+            there = target / file.name
+            if there.exists() and (there.samefile(file) or file_sha256(there) == file_sha256(file)):
+                continue  # otherwise it is of a save that died, before other edits
+            with workdir.replacing(there) as temporary:
+                temporary.unlink()
+                try:
+                    os.link(file, temporary)
+                except OSError:  # another disk
                     shutil.copyfile(file, temporary)
         with workdir.replacing(target / ledger.NAME) as temporary:
             shutil.copyfile(source / ledger.NAME, temporary)

@@ -53,10 +53,7 @@ def check_extra() -> None:
     """Raises InputError where a library of the extra `serve` is missing."""
     lacking = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if lacking:
-        raise InputError(
-            f"--mode=serve needs {' and '.join(lacking)}: pip install 'emsedit-jax[serve]', or in a clone "
-            "pip install -e '.[serve]'."
-        )
+        raise InputError(f"--mode=serve needs {' and '.join(lacking)}: pip install -e '.[serve]' in the clone.")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from emsedit_jax import sharding
 from emsedit_jax.data import embedded, records
 from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.errors import InputError
+from emsedit_jax.errors import InputError, spans
 from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import LM, load_lm
 from emsedit_jax.measure.score import means
@@ -88,6 +88,7 @@ class EditSession:
         self._ledger = ledger.create(self._folder.ledger, self.base, self.editor.sites)
         self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
         self._last: tuple[int, ...] = ()  # batches of the last edit
+        self._states: dict[int, MetaState] = {}  # a batch that begins an edit -> the state before it
         self.networks = "none needed" if not self.editor.method.learned else "untrained"
 
     @classmethod
@@ -197,7 +198,14 @@ class EditSession:
         jax.block_until_ready(deltas)
         seconds = time.monotonic() - began
         told = [work.reports(run, former, deltas, self.config.eval.max_new_tokens) for run in runs]
-        self._keep(given.cut(wanted, size), written, told)
+        before = len(self._ledger.records)
+        try:
+            self._keep(given.cut(wanted, size), written, told)
+        except BaseException:  # a full disk, Ctrl-C: all of them are written, or none
+            ledger.cut(self._ledger, before)
+            self._facts = {number: some for number, some in self._facts.items() if number <= before}
+            raise
+        self._states[before + 1] = self.state
         self.deltas, self.state = deltas, state
         return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
 
@@ -235,13 +243,20 @@ class EditSession:
     def undo(self, *batches: int) -> tuple[EditRecord, ...]:
         """Takes batches back, to the last bit as if they had not been made; without numbers those of the last `edit`.
 
+        The statistics of what the editor saw go back too where the last edits do, in the session that made them;
+        otherwise they stay.
+
         Returns their facts. Raises InputError for numbers that are not in force.
         """
         numbers = batches or tuple(number for number in self._last if number in self.batches)
         if not numbers:
-            raise InputError("there is nothing to take back.")
-        self.deltas, write = history.undo(self._ledger, numbers)
+            known = f"; name batches of {spans(sorted(self.batches))}" if self.batches else ""
+            raise InputError(f"there is nothing to take back{known}.")
+        deltas, write = history.undo(self._ledger, numbers)
         write()
+        self.deltas = deltas
+        if min(numbers) in self._states and not any(number > min(numbers) for number in self.batches):
+            self.state = self._states[min(numbers)]
         return tuple(one for number in sorted(set(numbers)) for one in self._facts[number])
 
     @property
@@ -305,7 +320,7 @@ class EditSession:
 
     def _open(self, saved: Saved) -> None:
         """Takes over what was saved; the folder itself stays as it is until `save`."""
-        if saved.folder.networks.exists() or self.editor.method.learned:
+        if saved.folder.networks.exists():  # merged and compacted edits have none
             self.state = nets.load(nets.file_of(str(saved.folder.path)), self.editor, self.state, self.base)
             self.networks = saved.networks
         if saved.ledger is None:  # of a run that kept none: its edits are one batch

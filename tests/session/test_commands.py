@@ -66,6 +66,13 @@ class Typed(io.StringIO):
         return True
 
 
+def test_a_run_s_folder_is_not_edited_by_hand(tmp_path, table, capsys):
+    tiny.train(tmp_path / "run")
+    capsys.readouterr()
+    assert tiny.call("--mode=edit", f"--facts={table}", f"--workdir={tmp_path / 'run'}", "--yes") == cli.BAD_INPUT
+    assert "holds no edits by hand" in capsys.readouterr().err
+
+
 def test_a_config_is_of_a_new_session(mine, table, capsys):
     assert tiny.call(*CONFIG, "--mode=edit", f"--facts={table}", f"--workdir={mine}", "--yes") == cli.BAD_INPUT
     assert "leave --config out" in capsys.readouterr().err

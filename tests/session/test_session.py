@@ -7,7 +7,7 @@ import pytest
 from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import ledger
+from emsedit_jax.run import ledger, ledger_files
 from emsedit_jax.session import files, ready
 from tests.run import tiny
 from tests.session.small import FACTS, session
@@ -77,8 +77,38 @@ def test_undo_gives_back_every_bit(edited):
     assert bits(edited) == [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(no_edit(edited.editor.sites))]
     with pytest.raises(InputError, match="nothing to take back"):
         edited.undo()
+    edited.edit(FACTS[:1])
+    assert bits(edited) == bits(first)  # nothing is left in the statistics either
+    edited.undo()
     with pytest.raises(InputError, match="no batch 1 in force"):
         edited.undo(1)
+
+
+def test_an_edit_that_cannot_be_written_down_is_no_edit(edited, monkeypatch):
+    before, count = bits(edited), []
+
+    def full(*args):
+        count.append(args)
+        if len(count) == 2:
+            raise OSError(28, "no space left on device")
+        return written(*args)
+
+    written = ledger_files.write
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_files, "write", full)
+        with pytest.raises(OSError, match="no space"):
+            edited.edit([(f"The number {number} is called", "seven") for number in range(8)])
+    assert bits(edited) == before
+    assert (len(edited.facts), len(ledger.read(edited._ledger.path).records)) == (3, 2)
+    assert edited.edit(("Water boils at", "50 degrees")).batches == (3,)
+
+
+def test_files_of_a_save_that_died_are_written_over(edited, tmp_path):
+    edited.save(tmp_path / "saved")
+    edited.edit(("Ice melts at", "10 degrees"))
+    (tmp_path / "saved" / "edits" / ledger_files.name_of(3)).write_bytes(b"of other edits")
+    edited.save(tmp_path / "saved")
+    assert bits(EditSession.load(tmp_path / "saved")) == bits(edited)
 
 
 def test_scores_are_of_the_facts_in_force(edited):
@@ -160,9 +190,9 @@ def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
     edited.save(tmp_path / "saved")
     assert tiny.call("--mode=undo", f"--workdir={tmp_path / 'saved'}", "--batches=2") == 0
     assert EditSession.load(tmp_path / "saved").facts == EditSession.load(tmp_path / "saved").batches[1]
-    assert tiny.call("--mode=eval", f"--workdir={tmp_path / 'saved'}") == 0
-    assert tiny.read(tmp_path / "saved" / "eval.json")["edits"] == 3  # also what is undone is asked
     capsys.readouterr()
+    assert tiny.call("--mode=eval", f"--workdir={tmp_path / 'saved'}") == 0
+    assert "1 facts, answer tokens right" in capsys.readouterr().out
 
 
 def test_a_folder_with_something_else_is_not_written_over(edited, tmp_path):
@@ -197,6 +227,8 @@ def test_a_session_goes_on_from_a_run(tmp_path, capsys):
 
 
 def test_an_export_is_the_edited_model(edited, tmp_path):
+    with pytest.raises(InputError, match="no edits are in force"):
+        session().export(tmp_path / "model")
     edited.export(tmp_path / "model")
     lm = load_lm(tmp_path / "model")
     assert lm.generate(["The Eiffel Tower is in"], 6) == edited.generate(["The Eiffel Tower is in"], 6)
