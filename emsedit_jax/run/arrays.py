@@ -33,6 +33,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], kind: str, about: Mapping[s
     """
     found = digests(arrays)
     header = {**about, "format": _format(kind), "sha256": found}
+    header.pop(SEAL, None)  # of a file that is written again
     header[SEAL] = _seal(header)
     with workdir.replacing(path) as temporary:
         disk.save_arrays(arrays, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
