@@ -51,6 +51,8 @@ def read(folder: Workdir) -> Found:
     """What is there, of a run that may be finished or not. Raises InputError where there is none."""
     if folder.made_of.exists():
         raise InputError(f"{folder.path} holds edits that were merged or made into one, and no run to report on.")
+    if folder.session.exists():
+        raise InputError(f"{folder.path} holds edits by hand, and no run to report on; --mode=eval scores them.")
     config = dict(settings.flatten(workdir.saved_config(folder.path)))
     lacks: list[str] = []
 

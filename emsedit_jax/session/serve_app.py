@@ -123,9 +123,11 @@ async def _fields(request: Request, **wanted: type) -> list[Any]:
 
 
 def _texts(obj: Any) -> Iterator[str]:
-    """All texts in it, however deep."""
+    """All texts in it, however deep, names of fields included."""
     if isinstance(obj, str):
         yield obj
+    if isinstance(obj, dict):
+        yield from obj
     for part in obj.values() if isinstance(obj, dict) else obj if isinstance(obj, list) else ():
         yield from _texts(part)
 

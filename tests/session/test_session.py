@@ -190,6 +190,7 @@ def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
     edited.save(tmp_path / "saved")
     assert tiny.call("--mode=undo", f"--workdir={tmp_path / 'saved'}", "--batches=2") == 0
     assert EditSession.load(tmp_path / "saved").facts == EditSession.load(tmp_path / "saved").batches[1]
+    assert tiny.call("--mode=report", f"--workdir={tmp_path / 'saved'}") == 2
     capsys.readouterr()
     assert tiny.call("--mode=eval", f"--workdir={tmp_path / 'saved'}") == 0
     assert "1 facts, answer tokens right" in capsys.readouterr().out
