@@ -8,7 +8,7 @@ pytest.importorskip("starlette", reason="the page needs the extra `serve`: pip i
 pytest.importorskip("httpx2", reason="its test client needs httpx2, of the extra `test`")
 
 from emsedit_jax.session import serve_app
-from tests.session.paging import BASE, BEARER, TOKEN, TOWER, client, wrong
+from tests.session.paging import BASE, BEARER, TOKEN, client, wrong
 
 
 @pytest.mark.parametrize(
