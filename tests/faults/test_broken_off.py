@@ -187,12 +187,12 @@ def test_a_run_does_not_go_on_with_other_facts(tmp_path, monkeypatch, capsys):
 
 def test_what_a_death_left_half_written_is_swept_away(tmp_path, whole, monkeypatch):
     killed(tmp_path, monkeypatch, 2, "edit_batch")
-    for place in (tmp_path / ".config-ab12_x.json", tmp_path / "edits" / ".000001-ab12_x.safetensors"):
+    for place in (tmp_path / ".config-ab12cd34.json", tmp_path / "edits" / ".000001-ab12cd34.safetensors"):
         place.write_text("{")
     goes_on(tmp_path, "emsedit", whole)
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    (fresh / ".config-ab12_x.json").write_text("{")
+    (fresh / ".config-ab12cd34.json").write_text("{")
     tiny.train(fresh, *EDITORS["emsedit"])
     assert left(fresh) == whole("emsedit")
 

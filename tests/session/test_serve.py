@@ -245,7 +245,7 @@ def test_it_serves_until_it_is_asked_to_stop(desk, capfd, number):
 def test_a_missing_extra_is_told(monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
-    with refused("needs uvicorn", "pip install 'emsedit-jax[serve]'", "pip install -e '.[serve]'"):
+    with refused("needs uvicorn", "pip install -e '.[serve]'"):
         serve.run(Door(), tmp_path, session)
 
 
