@@ -11,7 +11,7 @@ import ml_collections
 from absl import flags
 
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.run import settings, workdir
+from emsedit_jax.run import settings, together, workdir
 
 MODES = (
     *("train", "edit", "generate", "serve", "eval", "export", "compare", "report"),
@@ -94,6 +94,9 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
         raise InputError("--workdir is empty: name a folder, or leave the flag out.")
     if mode in OF_A_RUN and folder is None:
         raise InputError(f"--mode={mode} needs --workdir=FOLDER, the folder of a run that has saved edits.")
+    for path in map(Path, {folder, *folder.split(",")} if folder else ()):
+        if workdir.is_on_the_way(path):
+            together.finish(path)
     for name, (modes, words) in ONLY_FOR.items():
         if values[name].present and mode not in modes:
             raise InputError(f"--{name}={values[name].value} is {words}: it needs --mode={' or --mode='.join(modes)}.")

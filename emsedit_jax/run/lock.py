@@ -12,7 +12,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import workdir
 
@@ -25,7 +24,7 @@ def held(path: Path) -> Iterator[None]:
 
     Raises InputError where another one works in it, or it cannot be written.
     """
-    if not sharding.is_first():
+    if not workdir.writes():
         yield
         return
     lock = FileLock(path / LOCK)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -95,6 +96,7 @@ class Workdir(NamedTuple):
 # Fields that change no number of a run: it goes on with others.
 FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every", "track")
 HIDDEN = (".lock", ".lock.json")  # of the program that works in the folder
+PART, WHOLE = ".part", ".whole"  # files that are to be replaced together: not all there yet; on the way to their places
 SEAL = "sha256"  # the last field of a sealed JSON file
 
 
@@ -106,7 +108,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: a run with another config, or files of somebody else lie there.
     """
-    if not _writes():
+    if not writes():
         return
     workdir = Workdir(path)
     elsewhere = "name another folder with --workdir, or remove this one"
@@ -135,11 +137,16 @@ def is_taken(path: Path) -> bool:
 
 def _is_hidden(path: Path) -> bool:
     """Whether it is a lock, or a file that a process left which died as it wrote it."""
-    return path.name in HIDDEN or _is_left(path)
+    return path.name in (*HIDDEN, PART) or _is_left(path)
 
 
 def _is_left(path: Path) -> bool:
     return re.fullmatch(r"\.[\w.-]+-[0-9a-f]{8}\.(json|jsonl|safetensors|png|html)", path.name) is not None
+
+
+def is_on_the_way(path: Path) -> bool:
+    """Whether a program died there as its files took their places: `together.finish` does the rest."""
+    return (path / WHOLE).is_dir()
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -166,12 +173,13 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
 
 def sweep(workdir: Workdir) -> None:
     """Removes files that a process left which died as it wrote them. Raises InputError where that cannot be done."""
-    if not _writes():
+    if not writes():
         return
     with writing(workdir.path):
         for folder in (workdir.path, workdir.ledger, workdir.stages):
             for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
                 left.unlink(missing_ok=True)
+        shutil.rmtree(workdir.path / PART, ignore_errors=True)
 
 
 def saved_config(path: Path) -> ml_collections.ConfigDict:
@@ -224,7 +232,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written.
     """
-    if not _writes():
+    if not writes():
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / path.name
         return
@@ -276,13 +284,13 @@ def _digest(content: dict[str, Any]) -> str:
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Adds one line to `path` and hands it to the system at once, so that a killed run keeps its steps."""
     text = json.dumps(plain(row), ensure_ascii=False, allow_nan=False)
-    if not _writes():
+    if not writes():
         return
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
 
-def _writes() -> bool:
+def writes() -> bool:
     """Whether this process, of those that make a run together, is the one that writes."""
     if "jax" not in sys.modules:  # a command line is read, and runs are compared, without it
         return True

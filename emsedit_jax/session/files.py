@@ -17,7 +17,7 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
-from emsedit_jax.run import edits, ledger, lock, networks, workdir
+from emsedit_jax.run import edits, ledger, lock, networks, together, workdir
 from emsedit_jax.run.ledger import Ledger
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.session import given
@@ -36,6 +36,7 @@ class Saved(NamedTuple):
 
 def read(path: Path) -> Saved:
     """What lies in the folder. Raises InputError where there is neither a session nor a run, or it is damaged."""
+    together.finish(path)
     folder = Workdir(path)
     config = ml_collections.ConfigDict(workdir.saved_config(path).to_dict())
     found = ledger.read(folder.ledger) if (folder.ledger / ledger.NAME).is_file() else None
@@ -49,7 +50,6 @@ def read(path: Path) -> Saved:
         return Saved(folder, config, found, facts, f"of {path}")
     about = workdir.read_json(folder.session, "name another folder")
     config = ml_collections.ConfigDict(workdir.with_tuples(about["config"]))
-    # the ledger is written first: what it has beyond the rest is of a program that died as it saved
     facts |= {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
     return Saved(folder, config, found, facts, str(about["networks"]))
 
@@ -81,18 +81,19 @@ def write(
     with lock.held(path):
         workdir.sweep(folder)
         _check_ours(folder, history)
-        with workdir.writing(path):
-            folder.ledger.mkdir(exist_ok=True)
-        copy(history.path, folder.ledger)
-        edits.save(folder.edits, editor.sites, deltas, base)
-        networks.save(folder.networks, editor, state, base)  # or the statistics alone
         active = [given.plain(one) for record in history.active() for one in facts[record.number]]
-        with workdir.replacing(folder.facts) as temporary:
-            lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]
-            temporary.write_text("".join(lines), encoding="utf-8")
-        workdir.write_json(folder.config, asking(config, folder, len(active)).to_dict())
         by_batch = {str(number): [given.plain(one) for one in some] for number, some in facts.items()}
-        workdir.write_json(folder.session, {"config": config.to_dict(), "facts": by_batch, "networks": words})
+        with together.replacing(path) as part:
+            new = Workdir(part)
+            new.ledger.mkdir()
+            copy(history.path, new.ledger, folder.ledger)
+            edits.save(new.edits, editor.sites, deltas, base)
+            networks.save(new.networks, editor, state, base)  # or the statistics alone
+            with workdir.replacing(new.facts) as temporary:
+                lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]
+                temporary.write_text("".join(lines), encoding="utf-8")
+            workdir.write_json(new.config, asking(config, folder, len(active)).to_dict())
+            workdir.write_json(new.session, {"config": config.to_dict(), "facts": by_batch, "networks": words})
 
 
 def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml_collections.ConfigDict:
@@ -104,24 +105,29 @@ def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml
     return found
 
 
-def copy(source: Path, target: Path) -> None:
-    """Brings the records and the files of one ledger to the folder of another that has some of them.
+def copy(source: Path, target: Path, former: Path) -> None:
+    """Brings the records of one ledger to the folder of another, and those files of it that `former` does not have.
 
     Files of factors never change, so that a second name for them will do where the disk allows it.
     """
     with workdir.writing(target):
         for file in source.glob("[!.]*.safetensors"):
-            there = target / file.name
+            there = former / file.name
             if there.exists() and (there.samefile(file) or file_sha256(there) == file_sha256(file)):
-                continue  # otherwise it is of a save that died, before other edits
-            with workdir.replacing(there) as temporary:
-                temporary.unlink()
-                try:
-                    os.link(file, temporary)
-                except OSError:  # another disk
-                    shutil.copyfile(file, temporary)
-        with workdir.replacing(target / ledger.NAME) as temporary:
-            shutil.copyfile(source / ledger.NAME, temporary)
+                continue  # otherwise it is of other edits, which were not kept
+            try:
+                os.link(file.resolve(), target / file.name)
+            except OSError:  # another disk
+                shutil.copyfile(file, target / file.name)
+        shutil.copyfile(source / ledger.NAME, target / ledger.NAME)
+
+
+def refer(source: Path, target: Path) -> None:
+    """Brings the records of one ledger to the folder of another, and names there for its files where they lie."""
+    with workdir.writing(target):
+        for file in source.glob("[!.]*.safetensors"):
+            (target / file.name).symlink_to(file.resolve())
+        shutil.copyfile(source / ledger.NAME, target / ledger.NAME)
 
 
 def _check_ours(folder: Workdir, history: Ledger) -> None:

@@ -330,7 +330,7 @@ class EditSession:
             self._facts = {1: []}
             return
         ledger.check_base(saved.ledger, self.base)
-        files.copy(saved.ledger.path, self._ledger.path)
+        files.refer(saved.ledger.path, self._ledger.path)
         self._ledger = ledger.read(self._ledger.path)
         self.deltas = history.deltas(self._ledger)
         self._facts = dict(saved.facts)

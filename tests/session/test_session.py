@@ -7,7 +7,7 @@ import pytest
 from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import ledger, ledger_files
+from emsedit_jax.run import ledger, ledger_files, together, workdir
 from emsedit_jax.session import files, ready
 from tests.run import tiny
 from tests.session.small import FACTS, session
@@ -174,16 +174,58 @@ def test_a_session_is_saved_and_goes_on(edited, tmp_path):
     assert len(EditSession.load(tmp_path / "saved").facts) == 4
 
 
-def test_a_save_that_was_broken_off_loses_no_edit(edited, tmp_path, monkeypatch):
+def test_a_save_that_was_broken_off_leaves_what_was_saved_before(edited, tmp_path, monkeypatch):
     edited.save(tmp_path / "saved")
+    saved = bits(edited)
     edited.edit(("Ice melts at", "10 degrees"))
     with monkeypatch.context() as patch:
         patch.setattr(files.networks, "save", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             edited.save(tmp_path / "saved")
+    assert bits(EditSession.load(tmp_path / "saved")) == saved
+    edited.save(tmp_path / "saved")
     again = EditSession.load(tmp_path / "saved")
     assert bits(again) == bits(edited)
     assert [fact.edit.prompt for fact in again.batches[3]] == ["Ice melts at"]
+
+
+@pytest.mark.parametrize("deed", ["load", "--mode=eval", "--mode=undo"])
+def test_a_save_that_died_as_files_took_their_places_is_done(deed, edited, tmp_path, monkeypatch):
+    folder = tmp_path / "saved"
+    edited.save(folder)
+    edited.edit(("Ice melts at", "10 degrees"))
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "_place", lambda path: None)
+        edited.save(folder)
+    assert (folder / workdir.WHOLE).is_dir()
+    if deed == "load":
+        assert bits(EditSession.load(folder)) == bits(edited)
+    else:
+        more = ["--batches=3"] if deed == "--mode=undo" else []
+        assert tiny.call(deed, f"--workdir={folder}", *more) == 0
+    assert not (folder / workdir.WHOLE).exists()
+
+
+def test_a_first_save_that_died_is_made_again(edited, tmp_path, monkeypatch):
+    folder = tmp_path / "saved"
+    with monkeypatch.context() as patch:
+        patch.setattr(files.networks, "save", lambda *_: 1 / 0)
+        patch.setattr(together.shutil, "rmtree", lambda *_, **more: None)  # no dead program cleans up
+        with pytest.raises(ZeroDivisionError):
+            edited.save(folder)
+    edited.save(folder)
+    assert bits(EditSession.load(folder)) == bits(edited)
+
+
+def test_a_session_opened_leaves_the_history_where_it_lies(edited, tmp_path):
+    edited.save(tmp_path / "saved")
+    again = EditSession.load(tmp_path / "saved")
+    assert all(file.is_symlink() for file in again._folder.ledger.glob("*.safetensors"))
+    again.edit(("Ice melts at", "10 degrees"))
+    again.save(tmp_path / "other")
+    assert not any(file.is_symlink() for file in (tmp_path / "other" / "edits").iterdir())
+    assert len(ledger.read(tmp_path / "saved" / "edits").records) == 2
+    assert bits(EditSession.load(tmp_path / "other")) == bits(again)
 
 
 def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
