@@ -9,12 +9,14 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from emsedit_jax.errors import InputError
+from emsedit_jax.run.cli import INTERRUPTED
 from emsedit_jax.run.command import Door
 from emsedit_jax.run.prepare import say
 from emsedit_jax.session.session import EditSession
@@ -24,7 +26,7 @@ MOST_TOLD = 20  # of what is not saved, line by line
 
 
 def run(door: Door, path: Path, opened: Callable[[], EditSession]) -> None:
-    """Serves the page until Ctrl-C or SIGTERM, and tells what is not saved then.
+    """Serves the page until Ctrl-C or SIGTERM, and tells what is not saved then; a second Ctrl-C ends the process.
 
     Args:
       path: where the session is to be saved, or lies.
@@ -44,9 +46,14 @@ def run(door: Door, path: Path, opened: Callable[[], EditSession]) -> None:
         if not ipaddress.ip_address(listening.getsockname()[0]).is_loopback:
             say("open", f"{door.host} is reached from other machines, and nothing is encrypted: see docs/SERVE.md")
         say("page", f"http://{_name(door.host)}:{port}/?token={token}  (Ctrl-C stops)")
-        _serve(serve_app.build(desk, token, door.host, port), listening)
-        desk.close()
-        _tell(desk.unsaved())
+        try:
+            _serve(serve_app.build(desk, token, door.host, port), listening)
+            desk.close()
+            _tell(desk.unsaved())
+        except KeyboardInterrupt:  # a second one: what is being done would be waited for, but by this
+            _tell(desk.unsaved())
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
 
 
 def check_extra() -> None:
@@ -123,7 +130,7 @@ def _heeded(server: Any) -> Iterator[None]:
             raise KeyboardInterrupt
         server.should_exit = True
         with contextlib.suppress(OSError):  # nobody may be there to read it; print is not for handlers
-            os.write(1, b"stopping what is being done ends first\n")
+            os.write(1, b"stopping what is being done ends first; Ctrl-C again ends at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -120,6 +120,7 @@ def test_a_person_edits_asks_and_takes_back(browser, program, tmp_path):
     assert part(browser, "#write button").get_attribute("aria-disabled") == "true"
     until(browser, "#edits", "Undo")
     WebDriverWait(browser, PATIENCE).until(lambda page: not part(page, "#status").is_displayed())
+    assert part(browser, "#prompt").get_attribute("value") == ""
     assert words(browser, "#edits .written") == [f"{ODD} → Rome"]
     assert words(browser, "#report h3") == [f"{ODD} → Rome"]
     assert browser.find_elements(By.ID, "made") == []  # text, not markup
@@ -162,7 +163,9 @@ def test_a_person_edits_asks_and_takes_back(browser, program, tmp_path):
     part(browser, "#export button").click()  # of nothing
     until(browser, "#error", "nothing to export")
     part(browser, "#examples button").click()
+    part(browser, "#prompt").send_keys("Typed meanwhile")
     until(browser, "#edits", "Lyon")
+    assert part(browser, "#prompt").get_attribute("value") == "Typed meanwhile"
     assert not part(browser, "#error").is_displayed()
 
     running.send_signal(signal.SIGINT)

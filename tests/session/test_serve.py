@@ -189,6 +189,27 @@ def test_the_program_says_where_the_page_is_and_what_is_lost(shared, tmp_path, m
     shared.undo()
 
 
+def test_a_second_interruption_tells_what_is_lost_and_ends_at_once(shared, tmp_path, monkeypatch, capsys):
+    class Ended(Exception):
+        pass
+
+    def ends(code):
+        raise Ended(code)
+
+    def interrupted(app, listening):
+        token = re.findall(r"token=(\S+)", capsys.readouterr().out)[0]
+        client = TestClient(app, base_url=BASE, headers={"authorization": f"Bearer {token}"})
+        client.post("/api/edit", json={"facts": [TOWER]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "_serve", interrupted)
+    monkeypatch.setattr(serve.os, "_exit", ends)
+    with pytest.raises(Ended, match="130"):
+        serve.run(Door(port=0), tmp_path / "kept", lambda: shared)
+    assert "unsaved  'The Eiffel Tower is in' -> 'Rome'" in capsys.readouterr().out
+    shared.undo()
+
+
 def test_a_token_is_drawn_anew_each_time(shared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(serve, "_serve", lambda app, listening: None)
     found = []

@@ -19,6 +19,7 @@ const AGAIN = 1000; // milliseconds between two looks at work that this page did
 const at = (id) => document.getElementById(id);
 const running = new Map(); // "edit" or "ask" -> [words, when it began]
 let shown = null; // which report stands there
+let offered = ""; // the question that stands there unless somebody typed another
 
 // ---------------------------------------------------------------------------------------- asking the program
 
@@ -195,12 +196,20 @@ function mark(good, yes, no, words) {
 
 // ---------------------------------------------------------------------------------------- what a person does
 
+// What is typed in the form.
+function typed() {
+  const paraphrases = at("wordings").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  return { prompt: at("prompt").value, answer: at("answer").value, paraphrases };
+}
+
 function edit(one) {
   return work("edit", "Editing. The first time takes longer: programs are compiled.", async () => {
     show(await request("edit", { facts: [one] }));
-    at("write").reset();
-    at("more").open = false;
-    at("question").value = one.prompt;
+    if (JSON.stringify(typed()) === JSON.stringify(one)) {
+      at("write").reset(); // not what was typed meanwhile
+      at("more").open = false;
+    }
+    if (at("question").value === offered) at("question").value = offered = one.prompt;
     at("report-title").focus();
   });
 }
@@ -247,10 +256,9 @@ function carry(form) {
 function begin() {
   const submitted = (id, deed) => at(id).addEventListener("submit", (event) => (event.preventDefault(), deed()));
   submitted("write", () => {
-    const paraphrases = at("wordings").value.split("\n").map((line) => line.trim()).filter(Boolean);
-    const [prompt, answer] = [at("prompt").value, at("answer").value];
-    if (!prompt.trim() || !answer.trim()) complain(new Error("A fact needs both a prompt and a new answer."));
-    else edit({ prompt, answer, paraphrases });
+    const one = typed();
+    if (!one.prompt.trim() || !one.answer.trim()) complain(new Error("A fact needs both a prompt and a new answer."));
+    else edit(one);
   });
   submitted("ask", () => ask(at("question").value));
   submitted("export", () => carry(at("form").value));
