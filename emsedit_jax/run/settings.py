@@ -21,6 +21,7 @@ _EVERY = {
     "lr": 1e-6,
     "token": "ans",
     "iters": 1,  # edit steps of each batch
+    "grow": False,  # edits by hand: where answers do not take, their batch is written anew with 4 times eta, and so on
     "full_curve": False,  # score all edits so far after every batch, not after the last alone
     "rows_at_once": 4096,  # captured token rows that the device holds together; more are streamed through the host
 }
@@ -168,6 +169,7 @@ FIELDS: dict[str, Field] = {
     "editor.token": one_of(TOKEN_RULES),
     "editor.reg_coef": NOT_BELOW_ZERO,
     "editor.iters": whole(1),
+    "editor.grow": BOOL,
     "editor.full_curve": BOOL,
     "editor.n_epochs": whole(0),
     "editor.load": TEXT,

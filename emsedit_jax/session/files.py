@@ -32,6 +32,7 @@ class Saved(NamedTuple):
     ledger: Ledger | None  # None: of a run that kept none
     facts: Mapping[int, list[EditRecord]]  # batch -> its facts
     networks: str  # where they are from, in words
+    stride: float = 0.0  # times eta, of the first edit that took; 0: none did
 
 
 def read(path: Path) -> Saved:
@@ -51,7 +52,7 @@ def read(path: Path) -> Saved:
     about = workdir.read_json(folder.session, "name another folder")
     config = ml_collections.ConfigDict(workdir.with_tuples(about["config"]))
     facts |= {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
-    return Saved(folder, config, found, facts, str(about["networks"]))
+    return Saved(folder, config, found, facts, str(about["networks"]), float(about["stride"]))
 
 
 def _of_ledger(rows: Sequence[Mapping[str, Any]]) -> list[EditRecord]:
@@ -71,9 +72,10 @@ def write(
     base: Identity,
     history: Ledger,
     facts: Mapping[int, Sequence[EditRecord]],
-    words: str,
+    networks_of: str,
+    stride: float,
 ) -> None:
-    """Writes a session to a new folder, or to the one with an earlier state of the same one; `words`: of its networks.
+    """Writes a session to a new folder, or to the one with an earlier state of the same one.
 
     Raises InputError where something else lies there, and where it cannot be written.
     """
@@ -93,7 +95,8 @@ def write(
                 lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]
                 temporary.write_text("".join(lines), encoding="utf-8")
             workdir.write_json(new.config, asking(config, folder, len(active)).to_dict())
-            workdir.write_json(new.session, {"config": config.to_dict(), "facts": by_batch, "networks": words})
+            about = {"config": config.to_dict(), "facts": by_batch, "networks": networks_of, "stride": stride}
+            workdir.write_json(new.session, about)
 
 
 def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml_collections.ConfigDict:

@@ -93,19 +93,6 @@ def with_nearby(facts: Sequence[EditRecord], edited: Sequence[EditRecord], hold:
     return found
 
 
-def check_lessons(config: ml_collections.ConfigDict, facts: Sequence[EditRecord], learning: Learning) -> None:
-    """Raises InputError where some batch has no prompts of a kind that the editor learns from."""
-    size = config.dataset.n_edits
-    parts = [facts[start : start + size] for start in range(0, len(facts), size)]
-    for kind, words in (("equiv", "a paraphrase"), ("unrel", "an unrelated prompt")):
-        lacks = checks.lacking(parts, kind) if kind == "equiv" or learning.loc_coef else None
-        if lacks is not None:
-            raise InputError(
-                f"no fact of the batch of {lacks.source} has {words}, which {config.editor.name} learns from: give "
-                "facts with some, or train on those that come with the package by giving none."
-            )
-
-
 def cut(facts: Sequence[T], n_edits: int) -> list[list[T]]:
     """As few batches of at most so many facts as there can be, all alike."""
     parts = np.array_split(np.arange(len(facts)), -(-len(facts) // n_edits))

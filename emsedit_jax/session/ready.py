@@ -63,6 +63,8 @@ def config_of(model: str, editor: str, given: Mapping[str, Any]) -> ml_collectio
         config.editor.iters, config.editor.lr = known.steps.get(editor, (config.editor.iters, config.editor.lr))
         if "rank" in config.editor:
             config.editor.rank, config.editor.n_blocks = known.rank, known.n_blocks
+    else:
+        config.editor.grow = "editor.lr" not in given  # the published eta is a guess
     for name, value in given.items():
         if name not in settings.FIELDS or name not in dict(settings.flatten(config)):
             fields = [field for field, _ in settings.flatten(config)]

@@ -25,7 +25,6 @@ import ml_collections
 import numpy as np
 
 from emsedit_jax import sharding
-from emsedit_jax.data import embedded, records
 from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, spans
@@ -33,15 +32,13 @@ from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import LM, load_lm
 from emsedit_jax.measure.score import means
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import edits, history, keeper, ledger, ledger_files, prepare
+from emsedit_jax.run import edits, history, ledger, ledger_files, prepare
 from emsedit_jax.run import export as exporting
 from emsedit_jax.run import networks as nets
-from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import Prepared
-from emsedit_jax.run.resources import CompileClock, use_compile_cache
-from emsedit_jax.run.train import train
+from emsedit_jax.run.resources import use_compile_cache
 from emsedit_jax.run.workdir import Workdir
-from emsedit_jax.session import files, given, ready, work
+from emsedit_jax.session import files, given, lessons, ready, work
 from emsedit_jax.session.files import Saved
 from emsedit_jax.session.given import Facts
 from emsedit_jax.session.told import EditReport, ScoreReport
@@ -89,6 +86,7 @@ class EditSession:
         self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
         self._last: tuple[int, ...] = ()  # batches of the last edit
         self._states: dict[int, MetaState] = {}  # a batch that begins an edit -> the state before it
+        self._stride = 0.0  # times eta, of the first edit that took; 0: there is none yet
         self.networks = "none needed" if not self.editor.method.learned else "untrained"
 
     @classmethod
@@ -143,23 +141,7 @@ class EditSession:
         """
         if not self.editor.method.learned:
             raise InputError(f"{self.config.editor.name} has no networks to train: edit at once.")
-        if facts is None:
-            taught = records.load("worldfacts", embedded.path("train"), role="train", limit=ready.LESSONS)
-        else:
-            taught = given.read(facts, "train")
-        n_edits = min(self.config.dataset.n_edits, len(taught))
-        count = len(taught) // n_edits
-        config = self.config.copy_and_resolve_references()
-        config.num_seq, config.dataset.n_edits = max(count, 2), n_edits  # (1 would be batch mode, with other networks)
-        learning = prepare.learning_of(config, self.editor.method, count)
-        given.check_lessons(config, taught[: count * n_edits], learning)
-        plan = given.batches(config, self.lm, taught, n_edits, count)
-        run = given.prepared(config, self.lm, self.base, self.editor, plan, learning)
-        state = trajectory.init(self.editor, self.config.seed, learning)
-        with CompileClock() as compiling:
-            clock = PhaseClock(compiling)
-            found, used = train(run, state, clock, lambda row: None, keeper.nothing(clock))
-        self.state = MetaState(found.thetas, found.stats, (), ())
+        self.state, used = lessons.learn(self.config, self.lm, self.base, self.editor, facts)
         self.networks = f"trained on {used} facts"
         return used
 
@@ -191,10 +173,15 @@ class EditSession:
             for part in given.cut(looked_at, size)
         ]
         began, former = time.monotonic(), self.deltas
-        deltas, state, written = former, self.state, []
+        deltas, state, written, stride = former, self.state, [], self._stride
         for number, run in enumerate(runs):
-            deltas, state, factors = work.edit_in(run, deltas, state, number)
-            written.append(factors)
+            if self._grows:
+                found = work.edit_until_taken(run, deltas, state, number, stride)
+                stride = stride or (found.stride if found.taken else 0.0)
+            else:
+                found = work.edit_in(run, deltas, state, number)
+            deltas, state = found.deltas, found.state
+            written.append(found.factors)
         jax.block_until_ready(deltas)
         seconds = time.monotonic() - began
         told = [work.reports(run, former, deltas, self.config.eval.max_new_tokens) for run in runs]
@@ -206,7 +193,7 @@ class EditSession:
             self._facts = {number: some for number, some in self._facts.items() if number <= before}
             raise
         self._states[before + 1] = self.state
-        self.deltas, self.state = deltas, state
+        self.deltas, self.state, self._stride = deltas, state, stride
         return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
 
     @overload
@@ -278,7 +265,7 @@ class EditSession:
         InputError where something else lies there.
         """
         made = self.state, self.deltas, self.base, self._ledger, self._facts
-        files.write(Path(folder), self.config, self.editor, *made, self.networks)
+        files.write(Path(folder), self.config, self.editor, *made, self.networks, self._stride)
         return Path(folder)
 
     def export(self, folder: str | Path, form: str = "model") -> Path:
@@ -299,6 +286,11 @@ class EditSession:
         return f"EditSession({about}, {facts} facts in {batches} batches)"
 
     # ------------------------------------------------------------------------------------------ inside
+
+    @property
+    def _grows(self) -> bool:
+        """Whether eta is a guess: networks that were trained have learned it."""
+        return self.config.editor.grow and not self.networks.startswith("trained")
 
     def _prepared(self, facts: Sequence[EditRecord], held: Sequence[Cue] = ()) -> Prepared:
         plan = given.batches(self.config, self.lm, facts, len(facts), held=held)
@@ -333,7 +325,7 @@ class EditSession:
         files.refer(saved.ledger.path, self._ledger.path)
         self._ledger = ledger.read(self._ledger.path)
         self.deltas = history.deltas(self._ledger)
-        self._facts = dict(saved.facts)
+        self._facts, self._stride = dict(saved.facts), saved.stride
         self._last = tuple(self.batches)[-1:]
 
     def _on_host(self) -> tuple[np.ndarray, ...]:

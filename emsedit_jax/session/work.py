@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from emsedit_jax.edit.capture import Prompts
@@ -12,37 +13,114 @@ from emsedit_jax.edit.step import StepAux
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import ledger_files, watch
+from emsedit_jax.run import history, ledger_files, watch
 from emsedit_jax.run.editing import prompts_of
 from emsedit_jax.run.prepare import Prepared
+from emsedit_jax.run.watch import Diverged
 from emsedit_jax.session.told import Checked, FactReport
 from emsedit_jax.types import Deltas, MetaState
 
+LIKELY = float(np.log(2))  # cross entropy of a token with half of the probability
+STEPS = 8  # at most, where eta is found
+GROWTH, FAR, MOST = 2.0, 16.0, 16.0**4  # of a stride: to the next one, to the next trial's, the longest
+SURE = 0.01  # share of the loss that a step must gain to be sure of it
 
-def edit_in(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> tuple[Deltas, MetaState, Any]:
-    """One batch more, in as few steps as it takes; the factors of these are brought to the host.
 
-    Steps end once every token of the new answers has more than half of the probability, so that what is written is no
-    stronger than it has to be. Raises: Diverged.
+class Written(NamedTuple):
+    """A batch written into the edits."""
+
+    deltas: Deltas
+    state: MetaState
+    factors: ledger_files.Steps  # of its steps, on the host
+    taken: bool  # every token of the new answers has more than half of the probability
+    began: float  # mean cross entropy of these tokens before the first step
+    loss: float  # at the last look
+    stride: float  # how many times eta every step went
+
+
+def edit_in(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> Written:
+    """One batch more, in as few of the editor's steps as it takes.
+
+    Steps end once the new answers are likely, so that what is written is no stronger than it has to be.
+
+    Raises: Diverged.
     """
-    editor, before, written = run.editor, deltas, []
+    return _in_steps(run, deltas, state, number, 1.0, run.editor.iters)
+
+
+def edit_until_taken(run: Prepared, deltas: Deltas, state: MetaState, number: int, stride: float) -> Written:
+    """One batch more, with an eta that is found: the config's is a guess, and a shift is proportional to it.
+
+    Args:
+      stride: how many times eta to begin with; 0: it is told by how far a first step goes.
+
+    The batch is written anew with `GROWTH` times the stride until the answers are likely after at most `STEPS` steps,
+    or nothing is gained by it. Raises: Diverged.
+    """
+    best = now = _in_steps(run, deltas, state, number, stride or _first(run, deltas, state, number), STEPS, judged=True)
+    while not now.taken and now.stride < MOST:
+        try:
+            now = _in_steps(run, deltas, state, number, GROWTH * now.stride, STEPS, judged=True)
+        except Diverged:
+            break
+        if not (now.taken or now.loss < best.loss):
+            break
+        best = now
+    return best
+
+
+def _first(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> float:
+    """A stride with which a step goes about as far as half of the steps would have to; a power of two."""
+    stride = 1.0
+    while True:
+        try:
+            tried = _in_steps(run, deltas, state, number, stride, 1, judged=True)
+        except Diverged:
+            return 1.0
+        gained, wanted = tried.began - tried.loss, 2 * (tried.began - LIKELY) / STEPS
+        if not np.isfinite(gained) or wanted <= 0:
+            return 1.0
+        if gained > SURE * tried.began:
+            return float(np.clip(2.0 ** np.floor(np.log2(stride * wanted / gained)), 1.0, MOST))
+        if stride >= MOST:
+            return 1.0
+        stride *= FAR
+
+
+def _in_steps(
+    run: Prepared, deltas: Deltas, state: MetaState, number: int, stride: float, steps: int, judged: bool = False
+) -> Written:
+    """The batch in so many steps of one stride; `judged`: the last is looked at by one more, which is dropped."""
+    editor, before, written, losses = run.editor, deltas, [], []
     prompts = prompts_of(run, "edit", run.valid_plan, 0, "edit")
-    for i in range(editor.iters):
-        found, after, aux = trajectory.step(editor, run.lm.params, deltas, state, prompts, i, factors=True)
+    taken = False
+    for i in range(steps + judged):
+        slot = min(i, editor.iters - 1)
+        found, after, aux = trajectory.step(editor, run.lm.params, deltas, state, prompts, slot, factors=True)
         row = jax.device_get(watch.step_row([watch.of_step(editor, aux)]))
-        if written and _is_taken(prompts, aux):
+        likely, loss = _looked_at(prompts, aux)
+        losses.append(loss)
+        taken = bool(written) and likely
+        if taken or i == steps:
             break
         watch.check(editor, {"phase": "edit", "batch": number}, row, before, state)
+        assert aux.factors is not None
+        written += ledger_files.gathered([aux.factors])
+        if stride != 1:
+            written[-1] = [(x_snk, np.float32(stride) * y) for x_snk, y in written[-1]]
+            found = history.add(editor.sites, jax.tree.map(jnp.copy, deltas), written[-1:])
         deltas, state = found, after
-        written.append(aux.factors)
-    return deltas, state, ledger_files.gathered(written)
+    return Written(deltas, state, written, taken, losses[0], losses[-1], stride)
 
 
-def _is_taken(prompts: Prompts, aux: StepAux) -> bool:
-    """Whether all answers were likely before this step; never known of rows that were streamed."""
+def _looked_at(prompts: Prompts, aux: StepAux) -> tuple[bool, float]:
+    """Whether all answers were likely before this step, and their loss then; not known of rows that were streamed."""
     weights_a = np.concatenate([batch.weights_a for batch in prompts.batches])
     ce_a = np.concatenate([trace.ce_a for trace in aux.traces])
-    return ce_a.shape == weights_a.shape and bool(np.all(ce_a[weights_a > 0] < np.log(2)))
+    if ce_a.shape != weights_a.shape:
+        return False, float("inf")
+    ce_a = ce_a[weights_a > 0]
+    return bool(np.all(ce_a < LIKELY)), float(ce_a.mean())
 
 
 def shares(run: Prepared, deltas: Deltas) -> Shares:

@@ -8,7 +8,7 @@ from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import ledger, ledger_files, together, workdir
-from emsedit_jax.session import files, ready
+from emsedit_jax.session import files, ready, work
 from tests.run import tiny
 from tests.session.small import FACTS, session
 
@@ -313,6 +313,56 @@ def test_settings_are_checked():
         EditSession.from_pretrained(tiny.MODEL, "emsedi")
     with pytest.raises(InputError, match="must be"):
         EditSession.from_pretrained(tiny.MODEL, settings={"editor.lr": -1.0})
+
+
+def test_an_eta_that_is_too_small_is_found(tmp_path):
+    weak = session(**{"editor.lr": 1e-4, "editor.iters": 3})
+    assert not weak.edit(FACTS[1]).facts[0].took
+    one = session(**{"editor.lr": 1e-4, "editor.iters": 3, "editor.grow": True})
+    assert one.edit(FACTS[1]).facts[0].took
+    assert np.log2(one._stride) in range(5, 17)
+    one.save(tmp_path / "saved")
+    again = EditSession.load(tmp_path / "saved")
+    assert bits(again) == bits(one)  # from the factors in the ledger
+    one.edit(FACTS[2])
+    again.edit(FACTS[2])
+    assert bits(again) == bits(one)  # it begins where the other one did
+    one.undo(1, 2)
+    assert not any(np.asarray(leaf).any() for leaf in one.deltas)
+
+
+def test_an_eta_that_serves_is_not_changed_by_much():
+    one = session(**{"editor.grow": True, "editor.iters": 8})  # eta is large already
+    assert one.edit(FACTS[1]).facts[0].took
+    assert one._stride in (1, 2, 4)
+
+
+def test_growing_ends_where_nothing_is_gained(monkeypatch):
+    one = session(**{"editor.lr": 1e-4, "editor.grow": True})
+    tried = []
+    plain = work._in_steps
+
+    def worse(run, deltas, state, number, stride, steps, judged=False):
+        tried.append(stride)
+        found = plain(run, deltas, state, number, 1.0, 1, judged=True)
+        return found._replace(stride=stride, taken=False, began=10.0, loss=8.0 + stride / 16)
+
+    monkeypatch.setattr(work, "_in_steps", worse)
+    one.edit(FACTS[1])
+    assert tried == [1, 1, 2]  # a trial, and the first that gains nothing over the one before
+    assert one._stride == 0  # nothing to begin with the next time
+
+
+def test_growing_is_for_models_of_which_nothing_is_known():
+    assert not ready.config_of("smollm2-135m", "ultraedit", {}).editor.grow
+    assert ready.config_of("/models/other", "ultraedit", {}).editor.grow
+    assert not ready.config_of("/models/other", "ultraedit", {"editor.lr": 1e-5}).editor.grow
+    assert ready.config_of("/models/other", "ultraedit", {"editor.lr": 1e-5, "editor.grow": True}).editor.grow
+
+
+def test_a_run_does_not_grow(capsys):
+    assert tiny.call(*tiny.flags("--config.editor.grow")) == 2
+    assert "--config.editor.grow is for edits by hand" in capsys.readouterr().err
 
 
 def test_sites_that_nobody_named_are_high_in_the_model():
