@@ -34,18 +34,19 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
-    given = f"mesh.data={data} and mesh.model={model}"
+    given = f"--config.mesh.data={data} --config.mesh.model={model}"
     if data == model == -1:
-        raise InputError(f"{given}: only one of them can be the rest.")
+        raise InputError(f"{given}: only one of them can be -1 (all devices that are left); see docs/DEVICES.md.")
     fixed = model if data == -1 else data
     if -1 in (data, model):
         if count % fixed:
-            raise InputError(f"{given}: {count} devices cannot be divided by {fixed}.")
+            raise InputError(f"{given}: {count} devices cannot be divided by {fixed}; name a divisor of {count}.")
         data, model = (count // fixed, model) if data == -1 else (data, count // fixed)
     if data * model > count:
-        raise InputError(f"{given}: {data * model} devices are asked for, but there are {count}.")
+        raise InputError(f"{given}: {data * model} devices are asked for, but there are {count}; name fewer.")
     if data * model < count and jax.process_count() > 1:
-        raise InputError(f"{given}: of the {count} devices of all processes {count - data * model} would be idle.")
+        idle = f"of the {count} devices of all processes {count - data * model} would be idle"
+        raise InputError(f"{given}: {idle}; multiplied they must give {count}.")
     return None if data * model == 1 else mesh_over(data, model, devices)
 
 

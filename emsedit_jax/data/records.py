@@ -40,14 +40,15 @@ def load(
     limit: int | None = None,
     rows: RowRange | None = None,
     seed: int = 0,
+    can_skip: bool = True,
 ) -> list[EditRecord]:
     """Reads the facts of one file, in file order, as `read` does.
 
     Raises: InputError as `read` does, and where there is any bad row: one report names them all.
     """
-    found = read(name, path, role=role, limit=limit, rows=rows, seed=seed)
+    found = read(name, path, role=role, limit=limit, rows=rows, seed=seed, can_skip=can_skip)
     if found.faults:
-        raise refusal(name, path, found)
+        raise refusal(name, path, found, can_skip)
     return found.records
 
 
@@ -59,6 +60,7 @@ def read(
     limit: int | None = None,
     rows: RowRange | None = None,
     seed: int = 0,
+    can_skip: bool = True,
 ) -> Loaded:
     """Reads the facts of one file, in file order; bad rows are left out and told.
 
@@ -70,6 +72,7 @@ def read(
       rows: (start, stop): only these rows of the file, stop excluded. Rows outside are not looked at.
       seed: of what is drawn inside a row (the paraphrase of fever). A draw depends on it and on the row's number
         alone, and is made once; the published program draws anew each time an item is read.
+      can_skip: bad rows can be left out by a flag, which a refusal then names.
 
     Raises: InputError for an unknown name, a negative seed, a file that is missing or malformed, and where no row of
       it is good.
@@ -86,7 +89,7 @@ def read(
 
     loaded = _parsed(reader, found.rows, range(start, stop), found.name, role, seed)
     if not loaded.records:
-        raise refusal(name, path, loaded)
+        raise refusal(name, path, loaded, can_skip)
     return loaded
 
 
@@ -116,8 +119,10 @@ def _parsed(reader: Reader, rows: Sequence[Any], numbers: range, called: str, ro
     return Loaded(called, records, faults)
 
 
-def refusal(name: str, path: str | Path, found: Loaded) -> InputError:
+def refusal(name: str, path: str | Path, found: Loaded, can_skip: bool = True) -> InputError:
     """What to say of a file with bad rows."""
+    if not can_skip:
+        return InputError(f"{path}: {report(found.faults)}. Correct these rows, or take them out of the file.")
     skip = f", or leave such rows out with {SKIP}" if found.records else ""
     return InputError(f"{path}: {report(found.faults)}. Correct the file, or the data set's name ({name}){skip}.")
 

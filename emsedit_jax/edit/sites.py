@@ -33,7 +33,8 @@ def expand(pattern: str) -> list[str]:
     if span:
         low, high = int(span[1]), int(span[2])
         if high < low or high - low > 10_000:
-            raise InputError(f"edit-site pattern {pattern!r}: the range {{{inside}}} is empty or too long.")
+            fault = f"in {pattern!r} the range {{{inside}}} is empty or too long; write such as {{11..15}}"
+            raise InputError(f"--config.model.edit_modules: {fault}.")
         choices = [str(number) for number in range(low, high + 1)]
     else:
         choices = [choice.strip() for choice in inside.split(",")]
@@ -58,8 +59,9 @@ def resolve(config: LMConfig, patterns: Sequence[str]) -> Sites:
         for single in expand(pattern):
             hits = [single] if single in known else [name for name in known if fnmatch.fnmatchcase(name, single)]
             if not hits:
-                hint = near(single, known) or f" The model's sites look like {next(iter(known))!r}."
-                raise InputError(f"edit site {single!r} matches no linear map of this {config.family} model.{hint}")
+                hint = near(single, known) or f" Its linear layers have names like {next(iter(known))!r}."
+                fault = f"{single!r} is no linear layer of this {config.family} model"
+                raise InputError(f"--config.model.edit_modules: {fault}.{hint}")
             names += hits
     if not names:
         raise InputError("no edit sites are given; set --config.model.edit_modules.")

@@ -53,9 +53,9 @@ def read(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dict[str, 
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged, or no file of {kind} ({error}); {remedy}.") from None
     if about.get("format") != _format(kind):
-        raise InputError(f"{path} does not hold {kind} of this program (format {about.get('format')!r}).")
+        raise InputError(f"{path} does not hold {kind} of this program (format {about.get('format')!r}); {remedy}.")
     if about.pop(SEAL, None) != _seal(about):
-        raise InputError(f"{path} is damaged, or no file of {kind}: what it says of itself is not sealed; {remedy}.")
+        raise InputError(f"{path} is damaged, or no file of {kind}: its header is not what was written; {remedy}.")
     for name, digest in digests(found).items():
         if saved.get(name) != digest:
             raise InputError(f"{path} is damaged: the bytes of {name} changed since they were saved; {remedy}.")

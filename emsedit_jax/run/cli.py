@@ -84,6 +84,10 @@ def load_config(given: str) -> ml_collections.ConfigDict:
         InputError: the file is missing, or fails.
     """
     path, *args = given.split(":", 1)
+    if not path.strip():
+        raise InputError("--config names no file; name one, for instance --config=configs/quickstart.py; see --help.")
+    if Path(path).is_dir():
+        raise InputError(f"--config={path} is a folder; name a file in it, for instance configs/quickstart.py.")
     if not Path(path).is_file():
         others = [
             str(file)
@@ -92,7 +96,10 @@ def load_config(given: str) -> ml_collections.ConfigDict:
         ]
         raise InputError(f"--config={path}: there is no such file.{near(path, others)}")
     try:
-        config = runpy.run_path(path)["get_config"](*args)
+        defined = runpy.run_path(path)
+        if "get_config" not in defined:
+            raise InputError("it defines no get_config(), so it is no config; take one of configs/ (docs/CONFIGS.md).")
+        config = defined["get_config"](*args)
     except InputError as error:
         raise InputError(f"--config={given}: {error}") from error
     except Exception as error:  # whatever a config file does wrong is input
@@ -143,7 +150,19 @@ def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> 
         if any(field.startswith(f"{name}.") for field in known):
             raise InputError(f"--config.{name} is a group of fields; set each as --config.{name}.FIELD=VALUE.")
         if name not in known:
-            raise InputError(f"--config.{name}: there is no such field in this config.{near(name, known)}")
+            raise InputError(f"--config.{name}: {_unknown(name, known, config)}")
+
+
+def _unknown(name: str, known: Sequence[str], config: ml_collections.ConfigDict) -> str:
+    """What to say of a field that the config does not have."""
+    if name == "editor.eta":
+        return "there is no such field; eta, the length of an edit step, is --config.editor.lr."
+    group, _, field = name.partition(".")
+    have = [editor for editor, fields in settings.EDITORS.items() if group == "editor" and field in fields]
+    if have and "editor" in config:
+        theirs = f"{', '.join(have)} {'have' if len(have) > 1 else 'has'}"
+        return f"{config.editor.name} has no such field, but {theirs}; choose one with --config=FILE:editor=NAME."
+    return f"there is no such field in this config.{near(name, known)}"
 
 
 def _explain(error: Exception) -> str:
@@ -157,6 +176,11 @@ def _explain(error: Exception) -> str:
         return "--config=FILE must stand before the --config.FIELD=VALUE flags that override its fields."
     if match := re.match(r"flag --config\.([\w.]+)=(.*?): ", text):
         return settings.fault(match.group(1), match.group(2))
+    if match := re.match(r"flag --(\w+)=(.*?): ", text):
+        kind = {"port": "a whole number", "processes": "a whole number", "process": "a whole number"}
+        return f"--{match.group(1)}={match.group(2)}: must be {kind.get(match.group(1), 'true or false')}."
+    if match := re.search(r"Missing value for flag -*([\w.]+)", text):
+        return f"--{match.group(1)} has no value; write --{match.group(1)}=VALUE, see --help."
     return text.removeprefix("ERROR:: ")
 
 

@@ -42,12 +42,14 @@ def load(path: Path, sites: Sites, base: Identity) -> Deltas:
     check_present(path)
     about, found = arrays.read(path, "edits", "run the edits again")
     if not base.is_of(about):
-        raise InputError(f"{path} holds edits of {Identity.read(about)}, this run has {base}.")
+        remedy = "give --config.model.name_or_path the model that was edited, as it was then"
+        raise InputError(f"{path} holds edits of {Identity.read(about)}, this run has {base}; {remedy}.")
     expected = {name: (group.k, group.v) for group in sites for name in group.names}
     odd = sorted(found.keys() ^ expected.keys())
     odd += [name for name in expected if name in found and found[name].shape != expected[name]]
     if odd:
-        raise InputError(f"{path} holds edits of other sites (for instance {odd[0]}).")
+        remedy = "--config.model.edit_modules must be that of the run that made them"
+        raise InputError(f"{path} holds edits of other layers (for instance {odd[0]}); {remedy}.")
     other = [name for name in expected if found[name].dtype != np.float32]
     if other:
         raise InputError(

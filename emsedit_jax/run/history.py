@@ -113,7 +113,8 @@ def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
     """
     book.check_base(other, one.base)
     if one.sites != other.sites:
-        raise InputError(f"{one.path} and {other.path} hold edits of different sites: they cannot be merged.")
+        both = f"{one.path} and {other.path}"
+        raise InputError(f"{both} hold edits of different layers: only those of the same can be merged.")
     made, now = book.create(to, one.base, one.sites), no_edit(one.sites)
     for source in (one, other):
         for record in source.active():

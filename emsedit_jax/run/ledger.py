@@ -109,7 +109,8 @@ def create(path: Path, base: Identity, sites: Sites) -> Ledger:
 def check_present(path: Path) -> None:
     """Raises InputError where the folder holds no ledger."""
     if not (path / NAME).is_file():
-        raise InputError(f"{path} holds no ledger of edits ({NAME}); name the folder of a run with --workdir.")
+        about = f"{path.parent} is no run with a ledger, which would be {path.name}/{NAME} (docs/WORKDIR.md)"
+        raise InputError(f"{about}; name another --workdir.")
 
 
 def read(path: Path) -> Ledger:
@@ -140,7 +141,8 @@ def read(path: Path) -> Ledger:
 def check_base(found: Ledger, base: Identity) -> None:
     """Raises InputError where the ledger's edits are of another model."""
     if not base.is_of(found.base.about()):
-        raise InputError(f"{found.path} holds edits of {found.base}, this run has {base}.")
+        remedy = "give it the model that was edited, as it was then"
+        raise InputError(f"{found.path} holds edits of {found.base}, this run has {base}; {remedy}.")
 
 
 def cut(found: Ledger, count: int) -> None:

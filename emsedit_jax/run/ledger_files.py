@@ -68,7 +68,7 @@ def load(ledger: Ledger, record: Record) -> Steps:
         why = getattr(error, "strerror", None) or error
         raise InputError(
             f"{ledger.path / record.file}: the weight change of batch {record.number} is lost ({str(why).lower()}); "
-            "undo that batch, or go back to a point before it."
+            f"take it back with --mode=undo --batches={record.number}, or {record.number}- for all later ones, too."
         ) from None
 
 

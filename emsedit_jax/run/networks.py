@@ -17,6 +17,15 @@ from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import arrays, workdir
 from emsedit_jax.types import MetaState, NormStats
 
+SET_BY = {  # what networks are trained for -> what sets it
+    "editor": "--config=FILE:editor=NAME",
+    "sites": "--config.model.edit_modules",
+    "networks": "--config.editor.iters (a network a step; one in all with --config.num_seq=1)",
+    "rank": "--config.editor.rank",
+    "n_blocks": "--config.editor.n_blocks",
+}
+OTHERS = "load other networks, or none"
+
 
 def save(path: Path, editor: Editor, state: MetaState, base: Identity) -> None:
     """Writes networks and statistics whole or not at all; `base` is the model that they were trained on."""
@@ -45,20 +54,26 @@ def load(path: Path, editor: Editor, state: MetaState, base: Identity) -> MetaSt
     """
     there, found = arrays.read(path, "networks", "train again")
     if not base.is_of(there):
-        raise InputError(f"{path} was trained on {Identity.read(there)}, this run has {base}.")
+        raise InputError(f"{path} was trained on {Identity.read(there)}, this run has {base}; {OTHERS}.")
     for name, wanted in _about(editor).items():
         if there.get(name) != wanted:
             theirs, ours = _sides(there.get(name), wanted)
-            raise InputError(f"{path} was trained with {name}={theirs}, this run has {name}={ours}.")
+            raise InputError(f"{path} was trained with {name}={theirs}, this run has {name}={ours}; {_remedy(name)}.")
     expected = _named(editor, state)
     odd = sorted(found.keys() ^ expected.keys())
     if odd:
-        raise InputError(f"{path}: array {odd[0]!r} is only {'there' if odd[0] in found else 'in this run'}.")
+        raise InputError(f"{path}: array {odd[0]!r} is only {'there' if odd[0] in found else 'in this run'}; {OTHERS}.")
     for name, wanted in expected.items():
         if found[name].shape != wanted.shape or found[name].dtype != wanted.dtype:
             sides = [f"{one.dtype}{list(one.shape)}" for one in (found[name], wanted)]
-            raise InputError(f"{path}: {name} is {sides[0]}, this run has {sides[1]}.")
+            raise InputError(f"{path}: {name} is {sides[0]}, this run has {sides[1]}; {OTHERS}.")
     return _filled(editor, state, found)
+
+
+def _remedy(name: str) -> str:
+    """What to set so that the networks fit."""
+    setting = SET_BY.get(name)
+    return f"set {setting} as it was in that run, or {OTHERS}" if setting else OTHERS
 
 
 def _sides(theirs: Any, ours: Any) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     Raises InputError for whatever is wrong with the data, the model's folder or the edit sites.
     """
     if config.editor.grow:
-        raise InputError("--config.editor.grow is for edits by hand (--mode=edit): a run goes as far as its eta says.")
+        raise InputError("--config.editor.grow is for --mode=edit; leave it out (--config.editor.lr: a step's length).")
     method = methods.method(config.editor.name)
     learns = training and method.learned and not config.editor.load and config.editor.n_epochs > 0
     held = config.train.holdout if learns else 0
@@ -132,7 +132,7 @@ def editor_of(config: ml_collections.ConfigDict, lm: LMConfig) -> Editor:
     specs = methods.net_specs(method, iters=iters, lr=config.editor.lr, num_seq=config.num_seq, **sizes)
     if config.dataset.hold and method.rule.ridge is None:
         hold = f"--config.dataset.hold={config.dataset.hold}"
-        raise InputError(f"{hold}: {method.name} solves no system in which a prompt could be held; set it to 0.")
+        raise InputError(f"{hold}: {method.name} cannot hold facts (docs/METHODS.md, section 10); set it to 0.")
     sites = edit_sites.resolve(lm, config.model.edit_modules)
     return Editor(lm, sites, method, specs, iters, config.editor.rows_at_once)
 

@@ -21,7 +21,7 @@ _EVERY = {
     "lr": 1e-6,
     "token": "ans",
     "iters": 1,  # edit steps of each batch
-    "grow": False,  # edits by hand: where answers do not take, their batch is written anew with 4 times eta, and so on
+    "grow": False,  # edits by hand: eta is found, not set; docs/METHODS.md, section 11
     "full_curve": False,  # score all edits so far after every batch, not after the last alone
     "rows_at_once": 4096,  # captured token rows that the device holds together; more are streamed through the host
 }
@@ -244,7 +244,8 @@ def _check_ability(found: Mapping[str, Any]) -> None:
     if found["eval.ability_path"]:
         for name, value in (("further", False), ("final_only", True)):
             if found[f"eval.{name}"] is value:
-                raise InputError(f"--config.eval.ability_path asks for what --config.eval.{name}={value} leaves out.")
+                needs = f"--config.eval.{name}={str(not value).lower()}"
+                raise InputError(f"--config.eval.ability_path needs {needs}: add that, or leave the path out.")
     for name in ("glue_step", "ability_tasks", "ability_shots"):
         if found[f"eval.{name}"] and not found["eval.ability_path"]:
             raise InputError(f"--config.eval.{name} needs --config.eval.ability_path, the folder of the tasks' files.")

@@ -55,7 +55,8 @@ class Tracking:
                 lines = file.read()
             rows = [scalars(json.loads(line)) for line in lines.splitlines()]
         except (OSError, ValueError, LookupError, TypeError) as error:  # somebody else has written there
-            say("warning", f"{metrics.name} cannot be read ({error}): nobody is told of the rest of this run")
+            names = " and ".join(self._names)
+            say("warning", f"{metrics.name} cannot be read ({error}): {names} will have no more of this run's metrics")
             self._names = []
             return
         for row in rows:

@@ -70,15 +70,18 @@ def _by_site(sites: Sites, values: tuple[jax.Array, ...]) -> dict[str, jax.Array
     return {name: one_s[s] for group, one_s in zip(sites, values, strict=True) for s, name in enumerate(group.names)}
 
 
-def check(editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, state: MetaState) -> None:
+def check(
+    editor: Editor, place: Mapping, row: Mapping, deltas: Deltas | None, state: MetaState, rates: str = ""
+) -> None:
     """Stops at the first number that went wrong, naming batch, step and site.
 
-    Raises: Diverged, with the `deltas` and `state` given.
+    `rates`: what is to be lowered then; "": the flags of a run. Raises: Diverged, with the `deltas` and `state` given.
     """
+    rates = rates or "--config.editor.lr" + (" or --config.editor.meta_lr" if editor.method.learned else "")
     for where, name, value in _in_order(row):
-        fault = _fault(editor, name, float(value))
+        fault = _fault(name, float(value), rates)
         if fault:
-            raise Diverged(f"{_words(place)}{where}: {fault}", deltas, state)
+            raise Diverged(f"{_words(place)}{where}: {fault} Batches and steps count from 0.", deltas, state)
 
 
 def check_update(place: Mapping, norm: jax.Array, state: MetaState) -> None:
@@ -120,14 +123,13 @@ def _by_place(where: str, name: str, value: Any) -> Iterator[tuple[str, str, flo
         yield f"{where}{site and f', site {site}'}", name, one
 
 
-def _fault(editor: Editor, name: str, value: float) -> str:
-    """What is wrong with the number and what to do; nothing where it is right."""
-    rates = "--config.editor.lr" + (" or --config.editor.meta_lr" if editor.method.learned else "")
+def _fault(name: str, value: float, rates: str) -> str:
+    """What is wrong with the number and what to do (`rates`: what to lower); nothing where it is right."""
     if name == "solve_error" and not value <= WORST_ERROR:
         fault = (
-            f"the ridge system is too badly conditioned for float32 (its solution is off by about {value:.1%})"
+            f"the equations of the weight change cannot be solved precisely in float32 (off by about {value:.1%})"
             if np.isfinite(value)
-            else "the ridge solve gave no numbers: the edits have diverged, or its system is singular in float32"
+            else "the equations of the weight change are singular in float32, or the edits have diverged"
         )
         return f"{fault}. Lower {rates}, or edit fewer facts at once that are asked in the same words."
     if np.isfinite(value):

@@ -271,7 +271,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         why = str(getattr(error, "strerror", None) or error).lower()
         raise InputError(f"cannot read {path}: {why}; {remedy}.") from None
     if isinstance(found, dict) and SEAL not in found:
-        raise InputError(f"{path} carries no digest: it is damaged, or of an earlier version; {remedy}.")
+        about = f"{path} has no checksum (its field {SEAL}): it was changed by hand, or is of an earlier version"
+        raise InputError(f"{about}; {remedy}.")
     if not isinstance(found, dict) or found.pop(SEAL) != _digest(found):
         raise InputError(f"{path} is damaged: its content is not what was written; {remedy}.")
     return found

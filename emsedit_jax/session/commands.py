@@ -63,7 +63,8 @@ def _opened(config: ml_collections.ConfigDict | None, path: Path) -> EditSession
             f"{path} holds edits already, whose settings stay: leave --config out, or take a new --workdir."
         )
     session = EditSession.load(path) if there else _new(config)
-    say("networks", session.networks)
+    untrained = "untrained, which is allowed; --config.editor.load=RUN takes trained ones, see docs/FACTS.md"
+    say("networks", untrained if session.networks == "untrained" else session.networks)
     return session
 
 

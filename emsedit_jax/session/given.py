@@ -15,6 +15,7 @@ from emsedit_jax.data import batching, checks, nearby, records
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.cues import Cue, EditRecord, Role
 from emsedit_jax.data.scoring import plan_scoring
+from emsedit_jax.data.tokens import refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
@@ -35,7 +36,7 @@ def read(facts: Facts, role: Role) -> list[EditRecord]:
     Raises InputError with everything that is wrong with them.
     """
     if isinstance(facts, (str, Path)):
-        return records.load("facts", facts, role=role)
+        return records.load("facts", facts, role=role, can_skip=False)
     rows: list[Any] = [facts] if isinstance(facts, Mapping) else list(facts)
     if not rows:
         raise InputError("there are no facts: give at least one, such as {'prompt': ..., 'answer': ...}.")
@@ -70,7 +71,7 @@ def check_agree(facts: Sequence[EditRecord]) -> None:
     """Raises InputError where the same prompt is to have two answers: only one of them can hold."""
     found = checks.conflicts(facts)
     if found:
-        raise InputError(f"{found[0]}: only one of them can hold; leave the others out.")
+        raise InputError(f"{found[0]} (counting from 0): only one of these answers can hold; take the other rows out.")
 
 
 class Beside(NamedTuple):
@@ -111,6 +112,7 @@ def batches(
 
     Raises InputError with all that cannot be tokenised.
     """
+    refuse(checks.usable(facts, lm.tokenizer, lm.config.max_length)[1], "Correct these facts, or take them out")
     plan = batching.plan_tasks(
         facts,
         lm.tokenizer,

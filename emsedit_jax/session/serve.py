@@ -130,7 +130,7 @@ def _heeded(server: Any) -> Iterator[None]:
             raise KeyboardInterrupt
         server.should_exit = True
         with contextlib.suppress(OSError):  # nobody may be there to read it; print is not for handlers
-            os.write(1, b"stopping what is being done ends first; Ctrl-C again ends at once\n")
+            os.write(1, b"stopping: what is being done is finished first; Ctrl-C again ends at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield

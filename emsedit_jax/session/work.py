@@ -23,6 +23,7 @@ from emsedit_jax.types import Deltas, MetaState
 LIKELY = float(np.log(2))  # cross entropy of a token with half of the probability
 STEPS = 8  # at most, where eta is found
 GROWTH, FAR, MOST = 2.0, 16.0, 16.0**4  # of a stride: to the next one, to the next trial's, the longest
+RATES = "editor.lr (behind a --config, or in `settings`; docs/FACTS.md)"  # what is to be lowered where an edit diverges
 SURE = 0.01  # share of the loss that a step must gain to be sure of it
 
 
@@ -103,7 +104,7 @@ def _in_steps(
         taken = bool(written) and likely
         if taken or i == steps:
             break
-        watch.check(editor, {"phase": "edit", "batch": number}, row, before, state)
+        watch.check(editor, {"phase": "edit", "batch": number}, row, before, state, RATES)
         assert aux.factors is not None
         written += ledger_files.gathered([aux.factors])
         if stride != 1:

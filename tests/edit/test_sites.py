@@ -87,7 +87,7 @@ def test_sites_are_hashable_and_equal_when_alike():
 @pytest.mark.parametrize(
     ("patterns", "named"),
     [
-        ([gate(3)], (repr(gate(3)), "matches no linear map", "Did you mean", gate(2))),
+        ([gate(3)], (repr(gate(3)), "is no linear layer of this", "Did you mean", gate(2))),
         (["model.layers.0.mlp.gate"], ("'model.layers.0.mlp.gate'", repr(gate(0)))),
         ([gate("{1..4}")], (repr(gate(3)),)),
         (["transformer.h.*.mlp.c_proj"], ("'transformer.h.*.mlp.c_proj'", "llama", "model.layers.0.")),

@@ -60,7 +60,10 @@ def test_bad_data_are_named_by_file_row_and_field(tmp_path, capsys, role, kind):
         ("--config.editor.name=emsedt", "--config.editor.name=emsedt: must be one of emsedit, rledit, "),
         ("--config.model.name_or_path=smollm2-135b", "Did you mean 'smollm2-135m'"),
         ("--config.model.edit_modules=('model.layers.{1..2}.mlp.gate_prj',)", "Did you mean 'model.layers.1.mlp.gate"),
-        ("--config.model.edit_modules=('model.layers.{4..5}.mlp.up_proj',)", "'model.layers.5.mlp.up_proj' matches no"),
+        (
+            "--config.model.edit_modules=('model.layers.{4..5}.mlp.up_proj',)",
+            "up_proj' is no linear layer",
+        ),
     ],
 )
 def test_what_does_not_exist_is_told_with_what_does(tmp_path, capsys, flag, said):
@@ -115,11 +118,15 @@ def damaged(folder):
         (
             lambda folder: None,
             ["--config.model.edit_modules=('model.layers.2.mlp.gate_proj',)"],
-            "holds edits of other sites (for instance model.layers.",
+            "holds edits of other layers (for instance model.layers.",
         ),
         (lambda folder: (folder / "config.json").unlink(), None, "holds no run (no config.json)"),
         (lambda folder: (folder / "config.json").write_text("{"), None, "config.json"),
-        (lambda folder: (folder / "config.json").write_text('{"num_seq": 1}'), None, "carries no digest"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"num_seq": 1}'),
+            None,
+            "has no checksum (its field",
+        ),
     ],
 )
 def test_edits_that_cannot_be_scored(finished, tmp_path, capsys, harm, more, said):

@@ -40,11 +40,26 @@ def test_no_run_is_begun_with_networks_that_do_not_fit(finished, tmp_path, capsy
         refused(capsys, said, *flags)
         assert not (tmp_path / "run").exists()
 
-    refuse("was trained with editor=emsedit, this run has editor=rledit.", editor="rledit")
-    refuse("was trained with rank=[8, 4], this run has rank=[16, 8].", "--config.editor.rank=16")
-    refuse("was trained with networks=2, this run has networks=1.", "--config.editor.iters=1")
-    refuse("was trained with networks=2, this run has networks=1.", "--config.num_seq=1")
-    refuse("this run has sites=['model.layers.4.mlp.gate_proj'].", f"{tiny.MODULES}('model.layers.4.mlp.gate_proj',)")
+    refuse(
+        "was trained with editor=emsedit, this run has editor=rledit; set --config=FILE:editor=NAME as it",
+        editor="rledit",
+    )
+    refuse(
+        "was trained with rank=[8, 4], this run has rank=[16, 8]; set --config.editor.rank as it was",
+        "--config.editor.rank=16",
+    )
+    refuse(
+        "was trained with networks=2, this run has networks=1; set --config.editor.iters (a network a step;",
+        "--config.editor.iters=1",
+    )
+    refuse(
+        "was trained with networks=2, this run has networks=1; set --config.editor.iters (a network a step;",
+        "--config.num_seq=1",
+    )
+    refuse(
+        "this run has sites=['model.layers.4.mlp.gate_proj']; set --config.model",
+        f"{tiny.MODULES}('model.layers.4.mlp.gate_proj',)",
+    )
     other = shutil.copytree(tiny.MODEL, tmp_path / "model")
     weights = load_file(other / "model.safetensors")
     save_file({name: 2 * array for name, array in weights.items()}, other / "model.safetensors")
@@ -85,7 +100,7 @@ def test_missing_networks_are_told_before_the_model_is_loaded(tmp_path, capsys, 
 
 def test_an_editor_without_networks_has_none_to_load(finished, tmp_path, capsys):
     flags = tiny.flags(f"--config.editor.load={finished}", f"--workdir={tmp_path / 'run'}", editor="ultraedit")
-    refused(capsys, "--config.editor.load: there is no such field in this config.", *flags)
+    refused(capsys, "--config.editor.load: ultraedit has no such field, but emsedit", *flags)
     tiny.train(tmp_path / "ultraedit", editor="ultraedit")
     flags = tiny.flags(f"--config.editor.load={tmp_path / 'ultraedit'}", f"--workdir={tmp_path / 'run'}")
     refused(capsys, f"{tmp_path / 'ultraedit' / 'hypernet.safetensors'} is missing", *flags)

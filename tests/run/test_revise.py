@@ -200,7 +200,7 @@ def test_numbers_that_name_nothing(wanted, said):
     [
         (["--mode=undo", "--workdir=x"], "--mode=undo needs --batches=N"),
         (["--mode=undo", "--batches=1"], "--mode=undo needs --workdir=FOLDER, the run"),
-        (["--mode=undo", "--workdir=nowhere", "--batches=1"], "holds no ledger"),
+        (["--mode=undo", "--workdir=nowhere", "--batches=1"], "is no run with a ledger"),
         (["--mode=merge", "--workdir=x", "--to=y"], "--mode=merge needs --workdir=FOLDER,FOLDER, two runs"),
         (["--mode=merge", "--workdir=x,y"], "--mode=merge needs --to=FOLDER"),
         (["--mode=compact", "--workdir=x"], "--mode=compact needs --to=FOLDER"),

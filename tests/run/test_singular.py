@@ -52,7 +52,7 @@ def test_a_singular_system_stops_with_the_edits_of_the_batches_before(sound, tmp
     mixed = facts(tmp_path / "mixed.json", 0, 1, 2, 3, 5, 5, 5, 5)  # the second batch asks one question four times
     more = ["--config.eval.final_only"] if late else []
     line = stopped(capsys, tmp_path / "run", load, f"--config.dataset.valid_path={mixed}", *more)
-    assert line.startswith(f"edit batch 1, step 0, site {SITE}: the ridge s")
+    assert line.startswith(f"edit batch 1, step 0, site {SITE}: the equations of")
     assert "singular" in line
     assert "or edit fewer facts at once that are asked in the same words." in line
     assert line.endswith(f"in {tmp_path / 'run'}: hypernet.safetensors and edits.safetensors.")

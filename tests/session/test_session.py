@@ -362,7 +362,7 @@ def test_growing_is_for_models_of_which_nothing_is_known():
 
 def test_a_run_does_not_grow(capsys):
     assert tiny.call(*tiny.flags("--config.editor.grow")) == 2
-    assert "--config.editor.grow is for edits by hand" in capsys.readouterr().err
+    assert "--config.editor.grow is for --mode=edit; leave it out" in capsys.readouterr().err
 
 
 def test_sites_that_nobody_named_are_high_in_the_model():
