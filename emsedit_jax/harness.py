@@ -35,7 +35,7 @@ from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.judge import judge
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.until import said_until
-from emsedit_jax.run import cli, cluster, edits, tasks, workdir
+from emsedit_jax.run import cli, cluster, edits, tasks, together, workdir
 from emsedit_jax.run.main import use_compile_cache
 from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
@@ -228,6 +228,7 @@ def of_run(
     Raises InputError where there is no such run, or it has saved no edits.
     """
     folder = Workdir(Path(path))
+    together.finish(folder.path)
     config = workdir.saved_config(folder.path)
     found = restore(config, folder)
     given = ((), ()) if unedited else (found.sites, found.deltas)
@@ -243,6 +244,7 @@ def main(argv: Sequence[str]) -> None:
     given = tasks.read_flags(argv)
     cli.settle()
     folder = Workdir(Path(given.workdir))
+    together.finish(folder.path)
     config = workdir.saved_config(folder.path)
     edits.check_present(folder.edits)
     names, index = tasks.chosen([name.strip() for name in given.tasks.split(",") if name.strip()], given.include_path)

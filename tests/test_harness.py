@@ -382,7 +382,7 @@ def test_flags_that_are_missing_or_wrong_end_the_command(args, capsys):
 def test_without_the_harness_the_way_to_it_is_told():
     code = "import sys; sys.modules['lm_eval'] = None; import {}"
     done = tiny.python("-c", code.format("emsedit_jax.harness"))
-    assert "pip install 'emsedit-jax[eval]'" in done.stderr.splitlines()[-1]
+    assert "pip install -e '.[eval]' in the clone" in done.stderr.splitlines()[-1]
     assert tiny.python("-c", code.format("emsedit_jax, emsedit_jax.run.main")).returncode == 0
     run = (
         "import sys, runpy; sys.modules['lm_eval'] = None; runpy.run_module('emsedit_jax.harness', run_name='__main__')"

@@ -94,9 +94,9 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
         raise InputError("--workdir is empty: name a folder, or leave the flag out.")
     if mode in OF_A_RUN and folder is None:
         raise InputError(f"--mode={mode} needs --workdir=FOLDER, the folder of a run that has saved edits.")
-    for path in map(Path, {folder, *folder.split(",")} if folder else ()):
-        if workdir.is_on_the_way(path):
-            together.finish(path)
+    several = mode == "compare" or mode in OF_FILES
+    for name in (folder or "").split(",") if several else (folder or "",):
+        together.finish(Path(name.strip() if several else name))
     for name, (modes, words) in ONLY_FOR.items():
         if values[name].present and mode not in modes:
             raise InputError(f"--{name}={values[name].value} is {words}: it needs --mode={' or --mode='.join(modes)}.")

@@ -69,6 +69,10 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 
     A run broken off goes on where it was; a finished one shows what it found.
     """
+    if config.editor.grow:
+        raise InputError(
+            "--config.editor.grow is for edits by hand: leave it out (--config.editor.lr is a step's length)."
+        )
     workdir.check_workdir(path, config)
     if sharding.agreed(Workdir(path).summary.exists()):
         lock.sweep(path)

@@ -14,7 +14,7 @@ from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.meta.trajectory import Editor
-from emsedit_jax.run import arrays, workdir
+from emsedit_jax.run import arrays, together, workdir
 from emsedit_jax.types import MetaState, NormStats
 
 SET_BY = {  # what networks are trained for -> what sets it
@@ -38,6 +38,7 @@ def file_of(given: str) -> Path:
     Raises InputError where there is none.
     """
     path = Path(given)
+    together.finish(path)
     path = workdir.Workdir(path).networks if path.is_dir() else path
     if not path.is_file():
         raise InputError(

@@ -63,8 +63,6 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
 
     Raises InputError for whatever is wrong with the data, the model's folder or the edit sites.
     """
-    if config.editor.grow:
-        raise InputError("--config.editor.grow is for --mode=edit; leave it out (--config.editor.lr: a step's length).")
     method = methods.method(config.editor.name)
     learns = training and method.learned and not config.editor.load and config.editor.n_epochs > 0
     held = config.train.holdout if learns else 0

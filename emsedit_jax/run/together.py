@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises InputError where the folder cannot be written.
     """
     part = path / PART
-    _place(path)
+    complete(path)
     with workdir.writing(path):
         if part.exists():  # of a program that died
             shutil.rmtree(part)
@@ -30,12 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield part
             for file in filter(Path.is_file, part.rglob("*")):
-                with file.open("rb+") as opened:
+                with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             part.rename(path / WHOLE)  # this replaces them all
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    _place(path)
+    complete(path)
 
 
 def finish(path: Path) -> None:
@@ -45,10 +45,11 @@ def finish(path: Path) -> None:
     """
     if workdir.is_on_the_way(path):
         with lock.held(path):
-            _place(path)
+            complete(path)
 
 
-def _place(path: Path) -> None:
+def complete(path: Path) -> None:
+    """As `finish`, for the caller who holds the folder."""
     whole = path / WHOLE
     with workdir.writing(path):
         if not workdir.is_on_the_way(path):

@@ -12,7 +12,7 @@ Edit a language model's facts and score the result.
                          the editors are emsedit, rledit, malmen, mend, ultraedit, see docs/METHODS.md
 --config.FIELD=VALUE     overrides a field, after --config; emsedit_jax/run/defaults.py and settings.py
                          there list them all. For instance
-                           --config.num_seq=20             edit batches, one after the other; 1: all facts at once
+                           --config.num_seq=20             edit batches in a row; 1: batch mode (docs/CONFIGS.md)
                            --config.dataset.n_edits=10     facts of a batch
                            --config.dataset.train_path=F --config.dataset.valid_path=F
                            --config.dataset.train_rows=0:4096 --config.dataset.rows=4096:8192   rows of these files

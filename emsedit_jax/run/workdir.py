@@ -20,7 +20,7 @@ import numpy as np
 
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import settings
+from emsedit_jax.run import defaults, settings
 
 
 class Workdir(NamedTuple):
@@ -122,7 +122,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
         raise InputError(f"{path} holds edits that were merged or made into one, and no run; {elsewhere}.")
     if not workdir.config.exists():
         raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
-    differing = differences(read_json(workdir.config, elsewhere), plain(config.to_dict()))
+    differing = differences(filled(read_json(workdir.config, elsewhere)), plain(config.to_dict()))
     if differing:
         finished = "finished " if workdir.summary.exists() else ""
         listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
@@ -145,8 +145,9 @@ def _is_left(path: Path) -> bool:
 
 
 def is_on_the_way(path: Path) -> bool:
-    """Whether a program died there as its files took their places: `together.finish` does the rest."""
-    return (path / WHOLE).is_dir()
+    """Whether a program died there as files took their places: `together.finish` does the rest. Raises InputError."""
+    with reading(path):
+        return (path / WHOLE).is_dir()
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -191,8 +192,20 @@ def saved_config(path: Path) -> ml_collections.ConfigDict:
     workdir = Workdir(path)
     if not workdir.config.is_file():
         raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
-    found = read_json(workdir.config, "remove the folder, or name another with --workdir")
+    found = filled(read_json(workdir.config, "remove the folder, or name another with --workdir"))
     return ml_collections.ConfigDict(with_tuples(found)).lock()
+
+
+def filled(found: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the fields that came after it was saved, at their defaults: as if they had been there."""
+    editor = found.get("editor", {}).get("name")
+    if editor not in settings.EDITORS:
+        return found
+    usual = plain(defaults.config(editor).to_dict())
+    return {
+        name: usual[name] | value if isinstance(value, dict) and isinstance(usual.get(name), dict) else value
+        for name, value in (usual | found).items()
+    }
 
 
 def with_tuples(obj: Any) -> Any:

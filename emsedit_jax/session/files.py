@@ -19,6 +19,7 @@ from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import edits, ledger, lock, networks, together, workdir
 from emsedit_jax.run.ledger import Ledger
+from emsedit_jax.run.ledger_files import snapshot_of
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.session import given
 from emsedit_jax.types import Deltas, MetaState
@@ -50,9 +51,9 @@ def read(path: Path) -> Saved:
     if not folder.session.exists():
         return Saved(folder, config, found, facts, f"of {path}")
     about = workdir.read_json(folder.session, "name another folder")
-    config = ml_collections.ConfigDict(workdir.with_tuples(about["config"]))
+    config = ml_collections.ConfigDict(workdir.with_tuples(workdir.filled(about["config"])))
     facts |= {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
-    return Saved(folder, config, found, facts, str(about["networks"]), float(about["stride"]))
+    return Saved(folder, config, found, facts, str(about["networks"]), float(about.get("stride", 0.0)))
 
 
 def _of_ledger(rows: Sequence[Mapping[str, Any]]) -> list[EditRecord]:
@@ -82,13 +83,14 @@ def write(
     folder = Workdir(path)
     with lock.held(path):
         workdir.sweep(folder)
+        together.complete(path)
         _check_ours(folder, history)
         active = [given.plain(one) for record in history.active() for one in facts[record.number]]
         by_batch = {str(number): [given.plain(one) for one in some] for number, some in facts.items()}
         with together.replacing(path) as part:
             new = Workdir(part)
             new.ledger.mkdir()
-            copy(history.path, new.ledger, folder.ledger)
+            copy(history, new.ledger, folder.ledger)
             edits.save(new.edits, editor.sites, deltas, base)
             networks.save(new.networks, editor, state, base)  # or the statistics alone
             with workdir.replacing(new.facts) as temporary:
@@ -108,29 +110,49 @@ def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml
     return found
 
 
-def copy(source: Path, target: Path, former: Path) -> None:
-    """Brings the records of one ledger to the folder of another, and those files of it that `former` does not have.
+def copy(history: Ledger, target: Path, former: Path) -> None:
+    """Brings a ledger's records to a new folder, and those of its files that the folder `former` does not have.
 
     Files of factors never change, so that a second name for them will do where the disk allows it.
     """
     with workdir.writing(target):
-        for file in source.glob("[!.]*.safetensors"):
-            there = former / file.name
-            if there.exists() and (there.samefile(file) or file_sha256(there) == file_sha256(file)):
-                continue  # otherwise it is of other edits, which were not kept
-            try:
-                os.link(file.resolve(), target / file.name)
-            except OSError:  # another disk
-                shutil.copyfile(file, target / file.name)
-        shutil.copyfile(source / ledger.NAME, target / ledger.NAME)
+        for record in history.records:
+            for name, sha256 in ((record.file, record.sha256), (snapshot_of(record.number), record.snapshot)):
+                there = former / name
+                lost = name != record.file and not (history.path / name).exists()  # a snapshot, which is made anew
+                if not name or not sha256 or lost or (there.is_file() and file_sha256(there) == sha256):
+                    continue  # another file of that name is of edits that were not kept
+                _bring(history.path / name, target / name)
+        _write_records(history, target)
 
 
-def refer(source: Path, target: Path) -> None:
-    """Brings the records of one ledger to the folder of another, and names there for its files where they lie."""
+def _bring(file: Path, there: Path) -> None:
+    try:
+        os.link(file.resolve(), there)
+    except FileNotFoundError:
+        gone = f"{file.resolve()} is gone, with the weight change of edits that were opened from there"
+        raise InputError(f"{gone}: --mode=export, or session.export, still writes what is in force.") from None
+    except OSError:  # another disk
+        shutil.copyfile(file, there)
+
+
+def _write_records(history: Ledger, target: Path) -> None:
+    """As far as they were read: other programs may add some meanwhile."""
+    (target / ledger.NAME).write_bytes((history.path / ledger.NAME).read_bytes()[: history.good_bytes])
+
+
+def refer(history: Ledger, target: Path) -> None:
+    """Brings a ledger's records to another folder, and its files by second names, or by links from another disk."""
     with workdir.writing(target):
-        for file in source.glob("[!.]*.safetensors"):
-            (target / file.name).symlink_to(file.resolve())
-        shutil.copyfile(source / ledger.NAME, target / ledger.NAME)
+        for file in history.path.glob("[!.]*.safetensors"):
+            there = target / file.name
+            if there.is_symlink() or not there.exists():
+                there.unlink(missing_ok=True)
+                try:
+                    os.link(file, there)
+                except OSError:  # another disk
+                    there.symlink_to(file.resolve())
+        _write_records(history, target)
 
 
 def _check_ours(folder: Workdir, history: Ledger) -> None:

@@ -112,7 +112,8 @@ def batches(
 
     Raises InputError with all that cannot be tokenised.
     """
-    refuse(checks.usable(facts, lm.tokenizer, lm.config.max_length)[1], "Correct these facts, or take them out")
+    drawn = facts if num_batches is None else facts[: num_batches * n_edits]
+    refuse(checks.usable(drawn, lm.tokenizer, lm.config.max_length)[1], "Correct these facts, or take them out")
     plan = batching.plan_tasks(
         facts,
         lm.tokenizer,

@@ -52,6 +52,7 @@ def run(door: Door, path: Path, opened: Callable[[], EditSession]) -> None:
             _tell(desk.unsaved())
         except KeyboardInterrupt:  # a second one: what is being done would be waited for, but by this
             _tell(desk.unsaved())
+            session.close()
             sys.stdout.flush()
             os._exit(INTERRUPTED)
 

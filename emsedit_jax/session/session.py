@@ -85,7 +85,7 @@ class EditSession:
         self._ledger = ledger.create(self._folder.ledger, self.base, self.editor.sites)
         self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
         self._last: tuple[int, ...] = ()  # batches of the last edit
-        self._states: dict[int, MetaState] = {}  # a batch that begins an edit -> the state before it
+        self._states: dict[int, tuple[MetaState, float]] = {}  # a batch that begins an edit -> state, stride before it
         self._stride = 0.0  # times eta, of the first edit that took; 0: there is none yet
         self.networks = "none needed" if not self.editor.method.learned else "untrained"
 
@@ -192,7 +192,7 @@ class EditSession:
             ledger.cut(self._ledger, before)
             self._facts = {number: some for number, some in self._facts.items() if number <= before}
             raise
-        self._states[before + 1] = self.state
+        self._states[before + 1] = self.state, self._stride
         self.deltas, self.state, self._stride = deltas, state, stride
         return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
 
@@ -243,7 +243,7 @@ class EditSession:
         write()
         self.deltas = deltas
         if min(numbers) in self._states and not any(number > min(numbers) for number in self.batches):
-            self.state = self._states[min(numbers)]
+            self.state, self._stride = self._states[min(numbers)]
         return tuple(one for number in sorted(set(numbers)) for one in self._facts[number])
 
     @property
@@ -266,6 +266,7 @@ class EditSession:
         """
         made = self.state, self.deltas, self.base, self._ledger, self._facts
         files.write(Path(folder), self.config, self.editor, *made, self.networks, self._stride)
+        files.refer(ledger.read(Workdir(Path(folder)).ledger), self._ledger.path)  # where it was opened from may go
         return Path(folder)
 
     def export(self, folder: str | Path, form: str = "model") -> Path:
@@ -279,6 +280,10 @@ class EditSession:
         target = Path(folder)
         exporting.write(form, self._folder, target, self.lm, self.editor.sites, self.deltas, self.base)
         return target
+
+    def close(self) -> None:
+        """Removes what the session keeps in the folder of temporary files; it is of no use afterwards."""
+        shutil.rmtree(self._folder.path, ignore_errors=True)
 
     def __repr__(self) -> str:
         facts, batches = len(self.facts), len(self.batches)
@@ -312,6 +317,8 @@ class EditSession:
 
     def _open(self, saved: Saved) -> None:
         """Takes over what was saved; the folder itself stays as it is until `save`."""
+        if saved.ledger is not None:
+            ledger.check_base(saved.ledger, self.base)
         if saved.folder.networks.exists():  # merged and compacted edits have none
             self.state = nets.load(nets.file_of(str(saved.folder.path)), self.editor, self.state, self.base)
             self.networks = saved.networks
@@ -321,8 +328,7 @@ class EditSession:
             self._ledger.append(ledger.DENSE, (), {}, ledger_files.name_of(1), dense)
             self._facts = {1: []}
             return
-        ledger.check_base(saved.ledger, self.base)
-        files.refer(saved.ledger.path, self._ledger.path)
+        files.refer(saved.ledger, self._ledger.path)
         self._ledger = ledger.read(self._ledger.path)
         self.deltas = history.deltas(self._ledger)
         self._facts, self._stride = dict(saved.facts), saved.stride

@@ -22,7 +22,8 @@ from emsedit_jax.types import Deltas, MetaState
 
 LIKELY = float(np.log(2))  # cross entropy of a token with half of the probability
 STEPS = 8  # at most, where eta is found
-GROWTH, FAR, MOST = 2.0, 16.0, 16.0**4  # of a stride: to the next one, to the next trial's, the longest
+GROWTH, BACK, FAR = 2.0, 4.0, 16.0  # a stride's way to the next longer one, to a shorter one, to that of the next trial
+LEAST, MOST = 16.0**-2, 16.0**4  # strides
 RATES = "editor.lr (behind a --config, or in `settings`; docs/FACTS.md)"  # what is to be lowered where an edit diverges
 SURE = 0.01  # share of the loss that a step must gain to be sure of it
 
@@ -52,16 +53,19 @@ def edit_in(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> Wri
 def edit_until_taken(run: Prepared, deltas: Deltas, state: MetaState, number: int, stride: float) -> Written:
     """One batch more, with an eta that is found: the config's is a guess, and a shift is proportional to it.
 
+    The batch is written anew with `GROWTH` times the stride until the answers are likely after all steps, or nothing is
+    gained by it; or with less, where the answers become less likely than they were. Rows that are streamed tell nothing
+    of single answers: they are edited with the stride that there is.
+
     Args:
       stride: how many times eta to begin with; 0: it is told by how far a first step goes.
 
-    The batch is written anew with `GROWTH` times the stride until the answers are likely after at most `STEPS` steps,
-    or nothing is gained by it. Raises: Diverged.
+    Raises: Diverged.
     """
-    best = now = _in_steps(run, deltas, state, number, stride or _first(run, deltas, state, number), STEPS, judged=True)
-    while not now.taken and now.stride < MOST:
+    best = _gaining(run, deltas, state, number, stride or _first(run, deltas, state, number))
+    while not (best.taken or np.isnan(best.loss)) and GROWTH * best.stride <= MOST:
         try:
-            now = _in_steps(run, deltas, state, number, GROWTH * now.stride, STEPS, judged=True)
+            now = _in_full(run, deltas, state, number, GROWTH * best.stride)
         except Diverged:
             break
         if not (now.taken or now.loss < best.loss):
@@ -70,22 +74,40 @@ def edit_until_taken(run: Prepared, deltas: Deltas, state: MetaState, number: in
     return best
 
 
-def _first(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> float:
-    """A stride with which a step goes about as far as half of the steps would have to; a power of two."""
-    stride = 1.0
+def _gaining(run: Prepared, deltas: Deltas, state: MetaState, number: int, stride: float) -> Written:
+    """The batch with that stride, or with a shorter one where its answers become less likely. Raises: Diverged."""
     while True:
+        fault = Diverged(f"edit batch {number}: however short a step, its answers do not gain by it.", deltas, state)
+        try:
+            now = _in_full(run, deltas, state, number, stride)
+            if now.taken or not now.loss >= now.began:
+                return now
+        except Diverged as found:
+            fault = found
+        stride /= BACK
+        if stride < LEAST:
+            raise fault
+
+
+def _in_full(run: Prepared, deltas: Deltas, state: MetaState, number: int, stride: float) -> Written:
+    return _in_steps(run, deltas, state, number, stride, max(run.editor.iters, STEPS), judged=True)
+
+
+def _first(run: Prepared, deltas: Deltas, state: MetaState, number: int) -> float:
+    """A stride with which a step goes about a quarter of the way; a power of two."""
+    stride = 1.0
+    while stride <= MOST:
         try:
             tried = _in_steps(run, deltas, state, number, stride, 1, judged=True)
         except Diverged:
-            return 1.0
-        gained, wanted = tried.began - tried.loss, 2 * (tried.began - LIKELY) / STEPS
-        if not np.isfinite(gained) or wanted <= 0:
-            return 1.0
-        if gained > SURE * tried.began:
-            return float(np.clip(2.0 ** np.floor(np.log2(stride * wanted / gained)), 1.0, MOST))
-        if stride >= MOST:
-            return 1.0
+            return stride / FAR
+        gained, wanted = tried.began - tried.loss, (tried.began - LIKELY) / 4
+        if np.isnan(gained) or wanted <= 0:
+            return stride
+        if abs(gained) > SURE * tried.began:
+            return float(np.clip(2.0 ** np.floor(np.log2(stride * wanted / abs(gained))), LEAST, MOST))
         stride *= FAR
+    return 1.0
 
 
 def _in_steps(
@@ -102,9 +124,11 @@ def _in_steps(
         likely, loss = _looked_at(prompts, aux)
         losses.append(loss)
         taken = bool(written) and likely
-        if taken or i == steps:
+        if taken:
             break
         watch.check(editor, {"phase": "edit", "batch": number}, row, before, state, RATES)
+        if i == steps:
+            break
         assert aux.factors is not None
         written += ledger_files.gathered([aux.factors])
         if stride != 1:
@@ -115,11 +139,11 @@ def _in_steps(
 
 
 def _looked_at(prompts: Prompts, aux: StepAux) -> tuple[bool, float]:
-    """Whether all answers were likely before this step, and their loss then; not known of rows that were streamed."""
+    """Whether all answers were likely before this step, and their loss then; nan of rows that were streamed."""
     weights_a = np.concatenate([batch.weights_a for batch in prompts.batches])
     ce_a = np.concatenate([trace.ce_a for trace in aux.traces])
     if ce_a.shape != weights_a.shape:
-        return False, float("inf")
+        return False, float("nan")
     ce_a = ce_a[weights_a > 0]
     return bool(np.all(ce_a < LIKELY)), float(ce_a.mean())
 

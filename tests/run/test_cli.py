@@ -115,6 +115,7 @@ def test_a_page_needs_no_config_and_reads_no_facts(monkeypatch):
         (["--mode=report", "--workdir=x", "--to=y"], "--to=y is where something new goes"),
         (["--mode=eval", "--workdir=configs"], "configs holds no run"),
         ([QUICKSTART, "--to=there"], "it needs --mode=export or --mode=compare"),
+        (["--mode=eval", f"--workdir={'long' * 100}"], "name too long"),
         (["--mode=compare"], "--mode=compare needs --workdir=FOLDER,FOLDER,... of two finished runs or more"),
         (["--mode=compare", "--workdir=one,"], "of two finished runs or more"),
         (["--mode=compare", "--workdir=one,two", "--to= "], "--to is empty"),

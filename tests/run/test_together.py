@@ -7,6 +7,7 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import lock, together, workdir
+from tests.run import tiny
 
 OLD = {"one": "old", "edits/two": "old", "kept": "kept"}
 NEW = {"one": "new", "edits/two": "new", "edits/three": "new"}
@@ -92,6 +93,17 @@ def test_a_first_writing_that_died_is_nothing(tmp_path, monkeypatch):
     assert not workdir.is_taken(tmp_path)
     replaced(tmp_path)
     assert content(tmp_path) == NEW
+
+
+@pytest.mark.parametrize("flags", [["--mode=undo", "--batches=9"], ["--mode=merge", "--to=new"], ["--mode=compare"]])
+def test_every_folder_that_a_command_names_is_whole_before_it_is_read(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ["one", "other"] if flags[0] != "--mode=undo" else ["one"]
+    for name in names:
+        write(tmp_path / name / workdir.WHOLE, NEW)
+    tiny.call(*flags, f"--workdir={', '.join(names)}")  # whatever comes of it
+    for name in names:
+        assert content(tmp_path / name) == NEW
 
 
 def test_what_another_program_writes_is_not_touched(tmp_path):

@@ -1,5 +1,7 @@
 """The Python face: edits made, looked at, taken back, saved and opened again, on the tiny recorded Llama."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -195,7 +197,7 @@ def test_a_save_that_died_as_files_took_their_places_is_done(deed, edited, tmp_p
     edited.save(folder)
     edited.edit(("Ice melts at", "10 degrees"))
     with monkeypatch.context() as patch:
-        patch.setattr(together, "_place", lambda path: None)
+        patch.setattr(together, "complete", lambda path: None)
         edited.save(folder)
     assert (folder / workdir.WHOLE).is_dir()
     if deed == "load":
@@ -217,15 +219,76 @@ def test_a_first_save_that_died_is_made_again(edited, tmp_path, monkeypatch):
     assert bits(EditSession.load(folder)) == bits(edited)
 
 
-def test_a_session_opened_leaves_the_history_where_it_lies(edited, tmp_path):
+def no_links(*_, **more):
+    raise OSError("another disk")
+
+
+@pytest.mark.parametrize("link", [None, no_links])
+def test_a_session_opened_leaves_the_history_where_it_lies(link, edited, tmp_path, monkeypatch):
     edited.save(tmp_path / "saved")
+    if link:
+        monkeypatch.setattr(files.os, "link", link)
     again = EditSession.load(tmp_path / "saved")
-    assert all(file.is_symlink() for file in again._folder.ledger.glob("*.safetensors"))
+    kept = list(again._folder.ledger.glob("*.safetensors"))
+    assert len(kept) == 2
+    assert all(file.is_symlink() if link else file.samefile(tmp_path / "saved/edits" / file.name) for file in kept)
     again.edit(("Ice melts at", "10 degrees"))
     again.save(tmp_path / "other")
     assert not any(file.is_symlink() for file in (tmp_path / "other" / "edits").iterdir())
     assert len(ledger.read(tmp_path / "saved" / "edits").records) == 2
     assert bits(EditSession.load(tmp_path / "other")) == bits(again)
+
+
+@pytest.mark.parametrize("link", [None, no_links])
+def test_the_folder_that_a_session_was_opened_from_may_go(link, edited, tmp_path, monkeypatch):
+    edited.save(tmp_path / "saved")
+    if link:
+        monkeypatch.setattr(files.os, "link", link)
+    again = EditSession.load(tmp_path / "saved")
+    again.save(tmp_path / "other")
+    shutil.rmtree(tmp_path / "saved")
+    again.edit(("Ice melts at", "10 degrees"))
+    again.save(tmp_path / "other")
+    again.undo(1)
+    assert len(EditSession.load(tmp_path / "other").facts) == 4
+
+
+def test_a_history_that_is_gone_is_told(edited, tmp_path, monkeypatch):
+    edited.save(tmp_path / "saved")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "link", no_links)
+        again = EditSession.load(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "saved")
+    with pytest.raises(InputError, match=r"000001\.safetensors is gone, with the weight change of edits"):
+        again.save(tmp_path / "other")
+    again.export(tmp_path / "exported", "deltas")
+
+
+def test_edits_that_another_program_saved_and_died_are_not_written_over(edited, tmp_path, monkeypatch):
+    folder = tmp_path / "saved"
+    edited.save(folder)
+    one, other = EditSession.load(folder), EditSession.load(folder)
+    one.edit(("Ice melts at", "10 degrees"))
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "complete", lambda path: None)
+        one.save(folder)
+    other.edit(("Steel melts at", "90 degrees"))
+    with pytest.raises(InputError, match="edits that this one does not know"):
+        other.save(folder)
+    assert bits(EditSession.load(folder)) == bits(one)
+
+
+def test_a_config_of_before_has_what_came_later_at_its_defaults(edited, tmp_path):
+    edited.save(tmp_path / "saved")
+    for name in ("config.json", "session.json"):
+        found = workdir.read_json(tmp_path / "saved" / name, "")
+        del (found["config"] if name == "session.json" else found)["editor"]["grow"]
+        found.pop("stride", None)
+        workdir.write_json(tmp_path / "saved" / name, found)
+    assert workdir.saved_config(tmp_path / "saved").editor.grow is False
+    again = EditSession.load(tmp_path / "saved")
+    again.edit(("Ice melts at", "10 degrees"))
+    assert tiny.call("--mode=generate", f"--workdir={tmp_path / 'saved'}", "--prompt=x") == 0
 
 
 def test_what_is_saved_is_a_workdir(edited, tmp_path, capsys):
@@ -327,7 +390,10 @@ def test_an_eta_that_is_too_small_is_found(tmp_path):
     one.edit(FACTS[2])
     again.edit(FACTS[2])
     assert bits(again) == bits(one)  # it begins where the other one did
-    one.undo(1, 2)
+    one.undo(2)
+    assert one._stride > 0
+    one.undo(1)
+    assert one._stride == 0  # as if nothing had been edited
     assert not any(np.asarray(leaf).any() for leaf in one.deltas)
 
 
@@ -353,6 +419,36 @@ def test_growing_ends_where_nothing_is_gained(monkeypatch):
     assert one._stride == 0  # nothing to begin with the next time
 
 
+def test_a_stride_that_is_too_long_gives_way(monkeypatch):
+    one = session(**{"editor.grow": True})
+    one._stride = 8.0
+    tried, plain = [], work._in_steps
+
+    def told(run, deltas, state, number, stride, steps, judged=False):
+        tried.append(stride)
+        if stride == 8:
+            raise work.Diverged("broken", deltas, state)
+        found = plain(run, deltas, state, number, stride, steps, judged)
+        return found._replace(taken=False, loss=found.began + 1) if stride == 2 else found
+
+    monkeypatch.setattr(work, "_in_steps", told)
+    report = one.edit(FACTS[1])
+    assert tried[:3] == [8, 2, 0.5]
+    assert 8 not in tried[1:]
+    assert report.facts[0].asked.after > report.facts[0].asked.before
+
+
+def test_an_edit_that_never_gains_is_told_and_changes_nothing(monkeypatch):
+    one = session(**{"editor.lr": 1e-4, "editor.grow": True})
+    plain = work._in_steps
+    monkeypatch.setattr(
+        work, "_in_steps", lambda *given, **more: plain(*given, **more)._replace(taken=False, began=1.0, loss=2.0)
+    )
+    with pytest.raises(InputError, match="however short a step, its answers do not gain by it"):
+        one.edit(FACTS[1])
+    assert (one.facts, one._ledger.records) == ([], [])
+
+
 def test_growing_is_for_models_of_which_nothing_is_known():
     assert not ready.config_of("smollm2-135m", "ultraedit", {}).editor.grow
     assert ready.config_of("/models/other", "ultraedit", {}).editor.grow
@@ -362,7 +458,7 @@ def test_growing_is_for_models_of_which_nothing_is_known():
 
 def test_a_run_does_not_grow(capsys):
     assert tiny.call(*tiny.flags("--config.editor.grow")) == 2
-    assert "--config.editor.grow is for --mode=edit; leave it out" in capsys.readouterr().err
+    assert "--config.editor.grow is for edits by hand: leave it out" in capsys.readouterr().err
 
 
 def test_sites_that_nobody_named_are_high_in_the_model():

@@ -205,12 +205,15 @@ function typed() {
 function edit(one) {
   return work("edit", "Editing. The first time takes longer: programs are compiled.", async () => {
     show(await request("edit", { facts: [one] }));
-    if (JSON.stringify(typed()) === JSON.stringify(one)) {
-      at("write").reset(); // not what was typed meanwhile
+    const now = typed(); // perhaps the next fact already
+    if (JSON.stringify(now) === JSON.stringify(one)) {
+      at("write").reset();
       at("more").open = false;
+      at("report-title").focus();
+    } else if (!now.prompt && !now.answer) {
+      at("report-title").focus();
     }
     if (at("question").value === offered) at("question").value = offered = one.prompt;
-    at("report-title").focus();
   });
 }
 
