@@ -40,6 +40,7 @@ SENTENCES = [
     ("Microsoft was founded by", "Steve Jobs"),
 ]
 QUESTIONS = 12
+GUESSED = {"editor.lr": 1e-6, "editor.grow": True}  # as of a model of which nothing is known, with untrained networks
 
 
 def facts() -> dict[str, Sequence[EditRecord]]:
@@ -50,10 +51,8 @@ def facts() -> dict[str, Sequence[EditRecord]]:
 
 
 def reports(session: EditSession, pool: Sequence[EditRecord], size: int) -> Iterator[EditReport]:
-    """Each few facts edited into the model as it was."""
-    fresh = session.state
+    """Each few facts edited into the model as it was; an eta that is found is found anew."""
     for start in range(0, len(pool), size):
-        session.state = fresh
         yield session.edit(pool[start : start + size])
         session.undo()
 
@@ -76,14 +75,14 @@ def main(argv: Sequence[str]) -> None:
     command.parser(__doc__).parse_args(list(argv[1:]))
     lm, pools, rows = load_lm(MODEL), facts(), []
     for editor in ready.READY[MODEL].steps:
-        for hold in (0, ready.HOLD):
-            config = ready.config_of(MODEL, editor, {"dataset.hold": hold})
+        for hold, found in ((0, False), (ready.HOLD, False), (ready.HOLD, True)):
+            config = ready.config_of(MODEL, editor, {"dataset.hold": hold} | (GUESSED if found else {}))
             session = EditSession(config, lm)
-            session.load_networks(ready.networks_of(config))
+            session.load_networks(None if found else ready.networks_of(config))
             for size in (1, 6):
                 for sort, pool in pools.items():
-                    about = {"editor": editor, "hold": hold, "at once": size, "facts": sort}
-                    rows.append(about | row(list(reports(session, pool, size))))
+                    about = {"editor": editor, "hold": hold, "eta": "found" if found else "known", "at once": size}
+                    rows.append(about | {"facts": sort} | row(list(reports(session, pool, size))))
                     print(rows[-1], file=sys.stderr, flush=True)
     timing.report("by_hand", model=MODEL, rows=rows)
 
