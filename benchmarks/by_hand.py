@@ -40,6 +40,7 @@ SENTENCES = [
     ("Microsoft was founded by", "Steve Jobs"),
 ]
 QUESTIONS = 12
+KNOWN: dict[str, dict[str, Any]] = {"emsedit": {}, "ultraedit": {"editor.lr": 5e-5, "editor.iters": 8}}
 GUESSED = {"editor.lr": 1e-6, "editor.grow": True}  # as of a model of which nothing is known, with untrained networks
 
 
@@ -74,9 +75,9 @@ def row(found: Sequence[EditReport]) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     command.parser(__doc__).parse_args(list(argv[1:]))
     lm, pools, rows = load_lm(MODEL), facts(), []
-    for editor in ready.READY[MODEL].steps:
+    for editor, known in KNOWN.items():
         for hold, found in ((0, False), (ready.HOLD, False), (ready.HOLD, True)):
-            config = ready.config_of(MODEL, editor, {"dataset.hold": hold} | (GUESSED if found else {}))
+            config = ready.config_of(MODEL, editor, {"dataset.hold": hold} | (GUESSED if found else known))
             session = EditSession(config, lm)
             session.load_networks(None if found else ready.networks_of(config))
             for size in (1, 6):

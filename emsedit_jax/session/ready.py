@@ -34,7 +34,7 @@ class Ready(NamedTuple):
 READY = {
     "smollm2-135m": Ready(
         ("model.layers.{23..29}.mlp.gate_proj", "model.layers.{23..29}.mlp.up_proj"),
-        {"emsedit": (8, 1e-4), "ultraedit": (8, 5e-5)},  # small steps, of which an edit takes as many as it needs
+        {"emsedit": (8, 1e-4)},  # small steps, of which an edit takes as many as it needs
         32,
         2,
         {"emsedit": "smollm2-135m.emsedit.safetensors"},
@@ -57,12 +57,13 @@ def config_of(model: str, editor: str, given: Mapping[str, Any]) -> ml_collectio
     config.model.edit_modules = ()
     if methods.method(editor).rule.ridge is None:
         config.dataset.hold = 0
-    if model in READY:
-        known = READY[model]
+    known = READY.get(model)
+    if known is not None:
         config.model.edit_modules = known.sites
-        config.editor.iters, config.editor.lr = known.steps.get(editor, (config.editor.iters, config.editor.lr))
         if "rank" in config.editor:
             config.editor.rank, config.editor.n_blocks = known.rank, known.n_blocks
+    if known is not None and editor in known.steps:
+        config.editor.iters, config.editor.lr = known.steps[editor]
     else:
         config.editor.grow = "editor.lr" not in given  # the published eta is a guess
     for name, value in given.items():

@@ -450,7 +450,8 @@ def test_an_edit_that_never_gains_is_told_and_changes_nothing(monkeypatch):
 
 
 def test_growing_is_for_models_of_which_nothing_is_known():
-    assert not ready.config_of("smollm2-135m", "ultraedit", {}).editor.grow
+    assert not ready.config_of("smollm2-135m", "emsedit", {}).editor.grow
+    assert ready.config_of("smollm2-135m", "ultraedit", {}).editor.grow
     assert ready.config_of("/models/other", "ultraedit", {}).editor.grow
     assert not ready.config_of("/models/other", "ultraedit", {"editor.lr": 1e-5}).editor.grow
     assert ready.config_of("/models/other", "ultraedit", {"editor.lr": 1e-5, "editor.grow": True}).editor.grow
