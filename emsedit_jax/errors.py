@@ -15,14 +15,14 @@ class Preempted(Exception):
     """The run was asked to stop and has saved its state; `launch.py` says how to go on and exits with 75."""
 
 
-def near(name: str, known: Iterable[str], count: int = 3) -> str:
+def near(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.5) -> str:
     """Ends an error message about an unknown name with the nearest known; `""` where none is near.
 
     >>> near("num_sec", ["num_seq", "seed", "editor.lr"])
     " Did you mean 'num_seq'?"
     """
     known = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), known, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=count, cutoff=cutoff)
     return f" Did you mean {' or '.join(repr(item) for item in close)}?" if close else ""
 
 

@@ -184,7 +184,8 @@ def _check_columns(columns: Sequence[str]) -> None:
 
 def _table_row(columns: Sequence[str], cells: Sequence[str]) -> Any:
     if len(cells) != len(columns):
-        return RowFault(f"it has {len(cells)} cells, the first line has {len(columns)}")
+        quoted = '; a text with commas stands in "quotes"' if len(cells) > len(columns) else ""
+        return RowFault(f"it has {len(cells)} cells, the first line has {len(columns)}{quoted}")
     return dict(zip(columns, cells, strict=True))
 
 

@@ -94,7 +94,7 @@ def load_config(given: str) -> ml_collections.ConfigDict:
             for file in sorted(Path("configs").glob("*.py"))
             if file.stem not in ("__init__", "common", "models", "smollm2", "gemma3")
         ]
-        raise InputError(f"--config={path}: there is no such file.{near(path, others)}")
+        raise InputError(f"--config={path}: there is no such file.{near(path, others, cutoff=0.8)}")
     try:
         defined = runpy.run_path(path)
         if "get_config" not in defined:

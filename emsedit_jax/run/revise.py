@@ -36,7 +36,10 @@ def run_undo(path: Path, wanted: str) -> None:
     for row in facts:
         say("undone", f"{row['prompt']} -> {row['answer']}")
     left = sum(len(record.rows) for record in found.active())
-    say("edits", f"{folder.edits}: {left} facts in batches {_in_force(found)}; --mode=eval scores them")
+    if left:
+        say("edits", f"{folder.edits}: {left} facts in batches {_in_force(found)}; --mode=eval scores them")
+    else:
+        say("edits", f"{folder.edits}: no facts are in force any more")
 
 
 def run_replay(path: Path) -> None:
@@ -98,7 +101,8 @@ def numbered(wanted: str, known: Sequence[int]) -> list[int]:
         last = first if match.group(2) is None else int(match.group(3) or max(known, default=0))
         named = [number for number in known if first <= number <= last]
         if not named:
-            raise InputError(f"--batches={wanted}: {part} names no batch in force; those are {spans(known) or 'none'}.")
+            there = f"; those are {spans(known)}" if known else ": none is"
+            raise InputError(f"--batches={wanted}: {part} names no batch in force{there}.")
         found += named
     if not found:
         raise InputError(f"--batches names no batch; those in force are {spans(known) or 'none'}.")

@@ -192,7 +192,7 @@ def saved_config(path: Path) -> ml_collections.ConfigDict:
     workdir = Workdir(path)
     if not workdir.config.is_file():
         raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
-    found = filled(read_json(workdir.config, "remove the folder, or name another with --workdir"))
+    found = filled(read_json(workdir.config, "mend it, or name another folder with --workdir"))
     return ml_collections.ConfigDict(with_tuples(found)).lock()
 
 
@@ -283,6 +283,9 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         why = str(getattr(error, "strerror", None) or error).lower()
         raise InputError(f"cannot read {path}: {why}; {remedy}.") from None
+    if isinstance(found, dict) and SEAL not in found and "model_type" in found:
+        about = f"{path.parent} is a Hugging Face model, not the folder of a run or of edits by hand"
+        raise InputError(f"{about}; name one of those with --workdir.")
     if isinstance(found, dict) and SEAL not in found:
         about = f"{path} has no checksum (its field {SEAL}): it was changed by hand, or is of an earlier version"
         raise InputError(f"{about}; {remedy}.")

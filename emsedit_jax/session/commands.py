@@ -8,13 +8,14 @@ from pathlib import Path
 
 import ml_collections
 
+from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import workdir
 from emsedit_jax.run.command import Command
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.report import one_line
-from emsedit_jax.session import given, ready
+from emsedit_jax.session import files, given, ready
 from emsedit_jax.session.session import EditSession
 
 
@@ -45,14 +46,26 @@ def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, y
     given.check_agree(wanted)
     if workdir.is_taken(path) and not workdir.Workdir(path).session.exists():
         raise InputError(f"{path} holds no edits by hand, but something else: name a new --workdir.")
+    there = _in_force(path)
+    if there and not yes:
+        _ask(f"{path} holds {len(there)} facts; add these {len(wanted)} to them?")
     session = _opened(config, path)
-    if workdir.is_taken(path) and not yes:
-        _ask(f"{path} holds {len(session.facts)} facts; add these {len(wanted)} to them?")
-    report = session.edit(wanted)
+    again = {one.edit for one in wanted} & {one.edit for one in there}
+    if again:
+        say("again", f"{len(again)} of these facts are in force there already, and are written once more")
+    report = session.edit(wanted, lambda words: say("edit", words))
     print(report, flush=True)
     session.save(path)
     back = f"--mode=undo --batches={','.join(map(str, report.batches))}"
     say("saved", f"{path}; with --workdir={path}: --mode=generate asks, {back} takes this back, --mode=export writes")
+
+
+def _in_force(path: Path) -> list[EditRecord]:
+    """The facts of a saved session, found without its model. Raises InputError for a damaged one."""
+    if not workdir.is_taken(path):
+        return []
+    saved = files.read(path)
+    return [one for record in (saved.ledger.active() if saved.ledger else ()) for one in saved.facts[record.number]]
 
 
 def _opened(config: ml_collections.ConfigDict | None, path: Path) -> EditSession:
@@ -93,10 +106,14 @@ def run_generate(path: Path, prompts: Sequence[str]) -> None:
     Without prompts they are read line by line. Raises InputError where there are no edits.
     """
     session = EditSession.load(path)
+    asked = 0
     for prompt in prompts or _typed():
+        asked += 1
         for words, edited in (("before", False), ("after", True)):
             said = session.generate(prompt, edited=edited, max_new_tokens=session.config.eval.max_new_tokens)
             say(words, one_line(f"{prompt}{said}"))
+    if not asked:
+        raise InputError("there is no prompt: give some with --prompt=TEXT, or type them.")
 
 
 def _typed() -> Iterator[str]:

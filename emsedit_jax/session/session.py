@@ -155,12 +155,13 @@ class EditSession:
             self.state = nets.load(file, self.editor, self.state, self.base)
             self.networks = f"trained, from {file}"
 
-    def edit(self, facts: Facts) -> EditReport:
+    def edit(self, facts: Facts, progress: Callable[[str], None] | None = None) -> EditReport:
         """Writes facts, batch after batch, and tells what came of each. Either all of them are written, or none.
 
         Args:
           facts: a list of `{"prompt": ..., "answer": ...}` with, where you have them, `subject`, `paraphrases` (texts)
             and `unrelated` (`{"prompt", "answer"}`); or of (prompt, answer) pairs; or the name of a file of such.
+          progress: is told, in words, how far it is.
 
         Raises InputError for facts that are not in order or contradict each other, and where a solve goes wrong.
         """
@@ -181,6 +182,8 @@ class EditSession:
             else:
                 found = work.edit_in(run, deltas, state, number)
             deltas, state = found.deltas, found.state
+            if progress is not None:
+                progress(f"batch {number + 1} of {len(runs)} is written; all are kept once the last one is")
             written.append(found.factors)
         jax.block_until_ready(deltas)
         seconds = time.monotonic() - began
@@ -221,7 +224,7 @@ class EditSession:
         """
         asked = self.facts if facts is None else given.read(facts, "eval")
         if not asked:
-            raise InputError("nothing is edited yet: edit first, or give facts to score.")
+            raise InputError("no facts are in force: edit some first (--mode=edit), or give facts to score.")
         runs = [self._prepared(part) for part in given.cut(asked, self.config.dataset.n_edits)]
         plain = no_edit(self.editor.sites)
         sides = (means([work.shares(run, deltas) for run in runs]) for deltas in (plain, self.deltas))

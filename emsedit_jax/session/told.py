@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from emsedit_jax.errors import spans
 
@@ -45,7 +45,6 @@ class FactReport:
         lines = [f"{self.asked.prompt}  -> {self.asked.answer}{'' if self.took else '   (did not take)'}"]
         lines += [f"  before  {self.said_before or '(nothing)'}", f"  after   {self.said_after or '(nothing)'}"]
         lines += [f"  not so asked: {one.prompt}" for one in self.paraphrases if one.after < 1]
-        lines += [f"  broke: {one.prompt} {one.answer}" for one in self.nearby if one.broke]
         return "\n".join(lines)
 
 
@@ -63,16 +62,29 @@ class EditReport:
 
         LS: of the prompts nearby that were right before.
         """
-        pools = {
-            "ES": [one.asked for one in self.facts],
-            "GS": [each for one in self.facts for each in one.paraphrases],
-            "LS": [each for one in self.facts for each in one.nearby if each.before == 1],
-        }
-        return {name: _means(pool) for name, pool in pools.items() if pool}
+        return {name: _means(pool) for name in KINDS if (pool := self._pool(name))}
+
+    def _pool(self, name: str) -> list[Checked]:
+        """What a score is of."""
+        if name == "ES":
+            return [one.asked for one in self.facts]
+        if name == "GS":
+            return [each for one in self.facts for each in one.paraphrases]
+        return [each for one in self.facts for each in one.nearby if each.before == 1]
+
+    def _broken(self) -> Iterator[str]:
+        return (f"{each.prompt} {each.answer}" for one in self.facts for each in one.nearby if each.broke)
 
     def __str__(self) -> str:
         lines = [str(one) for one in self.facts]
-        lines += [f"{words}: {before:.0f} % right before, {after:.0f} % after" for words, before, after in self.rows()]
+        lines += [f"broke: {words}" for words in dict.fromkeys(self._broken())]  # several facts may have it nearby
+        for name, words in KINDS.items():
+            if name in self.scores:
+                before, after = self.scores[name]
+                change = f"{before:.0f} % of the tokens right before, {after:.0f} % after"
+                if name == "LS":
+                    change = f"of {len(self._pool(name))} that were right before {after:.0f} % of the tokens still are"
+                lines.append(f"{words}: {change}")
         words = "batch" if len(self.batches) == 1 else "batches"
         lines.append(f"{words} {spans(self.batches)}, written in {self.seconds:.1f} s")
         return "\n".join(lines)

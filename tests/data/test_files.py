@@ -108,7 +108,7 @@ def test_a_row_of_too_many_or_too_few_cells_is_a_bad_row(put):
     good, long, short = rows(put("prompt,answer\np,a\np,a,b\np\n", "f.csv"))
     assert good == {"prompt": "p", "answer": "a"}
     assert isinstance(long, RowFault)
-    assert str(long) == "it has 3 cells, the first line has 2"
+    assert str(long) == 'it has 3 cells, the first line has 2; a text with commas stands in "quotes"'
     assert isinstance(short, RowFault)
     assert str(short) == "it has 1 cells, the first line has 2"
 

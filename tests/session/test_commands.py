@@ -56,7 +56,27 @@ def test_more_facts_want_a_yes(mine, tmp_path, capsys, monkeypatch):
     assert tiny.call(*again) == 0
     assert tiny.call(*again[:1], f"--facts={tmp_path / 'facts.jsonl'}", again[2], "--yes") == 0
     assert len(EditSession.load(mine).facts) == 7
-    capsys.readouterr()
+    assert "3 of these facts are in force there already" in capsys.readouterr().out
+
+
+def test_how_far_it_is_and_what_is_left_are_told(tmp_path, table, capsys):
+    small = [*CONFIG, "--config.dataset.n_edits=1"]
+    assert tiny.call(*small, "--mode=edit", f"--facts={table}", f"--workdir={tmp_path / 'mine'}") == 0
+    assert "batch 2 of 3 is written; all are kept once the last one is" in capsys.readouterr().out
+    undo = ["--mode=undo", f"--workdir={tmp_path / 'mine'}"]
+    assert tiny.call(*undo, "--batches=1-") == 0
+    assert "no facts are in force any more" in capsys.readouterr().out
+    assert tiny.call(*undo, "--batches=1") == cli.BAD_INPUT
+    assert "1 names no batch in force: none is" in capsys.readouterr().err
+    assert tiny.call("--mode=eval", *undo[1:]) == cli.BAD_INPUT
+    assert "no facts are in force: edit some first (--mode=edit)" in capsys.readouterr().err
+    assert tiny.call("--mode=edit", f"--facts={table}", *undo[1:]) == 0  # there is nothing to ask
+
+
+def test_an_exported_model_is_no_workdir(mine, tmp_path, capsys):
+    assert tiny.call("--mode=export", f"--workdir={mine}", f"--to={tmp_path / 'exported'}") == 0
+    assert tiny.call("--mode=generate", f"--workdir={tmp_path / 'exported'}", "--prompt=x") == cli.BAD_INPUT
+    assert "is a Hugging Face model, not the folder of a run" in capsys.readouterr().err
 
 
 class Typed(io.StringIO):
@@ -88,6 +108,9 @@ def test_generate_shows_both_sides(mine, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("The Eiffel Tower is in\n\nnot read\n"))
     assert tiny.call("--mode=generate", f"--workdir={mine}") == 0
     assert capsys.readouterr().out.splitlines()[-2:] == lines[-4:-2]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert tiny.call("--mode=generate", f"--workdir={mine}") == cli.BAD_INPUT
+    assert "there is no prompt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

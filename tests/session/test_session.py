@@ -11,6 +11,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
 from emsedit_jax.run import ledger, ledger_files, together, workdir
 from emsedit_jax.session import files, ready, work
+from emsedit_jax.session.told import Checked, EditReport, FactReport
 from tests.run import tiny
 from tests.session.small import FACTS, session
 
@@ -45,6 +46,19 @@ def test_an_edit_is_told_fact_by_fact():
     assert capital.said_after == one.generate("The capital of France is", 4).strip().split("\n")[0].strip()
     assert "batch 1, written in" in str(report)
     assert "<td>The Eiffel Tower is in</td>" in report._repr_html_()
+
+
+def test_what_broke_is_told_once():
+    def one(prompt, *nearby):
+        return FactReport(Checked(prompt, "new", 0.0, 1.0), "old", "new", (), nearby)
+
+    gone, half, stays = (Checked("It is", word, 1.0, after) for word, after in (("a", 0.0), ("b", 0.5), ("c", 1.0)))
+    never = Checked("It is", "d", 0.5, 0.0)
+    text = str(EditReport((1,), (one("x", gone, stays), one("y", gone, half, never)), 1.0))
+    assert text.count("broke: It is a") == 1
+    assert text.count("broke:") == 2
+    assert "facts nearby: of 4 that were right before 38 % of the tokens still are" in text
+    assert "the fact itself: 0 % of the tokens right before, 100 % after" in text
 
 
 def test_a_report_escapes_what_facts_say():
