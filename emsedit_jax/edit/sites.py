@@ -47,9 +47,10 @@ def resolve(config: LMConfig, patterns: Sequence[str]) -> Sites:
 
     Inside a group sites keep the order of the patterns: a site's place is its row in the hypernetwork's tables.
 
-    >>> llama = LMConfig("llama", vocabulary=400, d=48, f=96, h=4, g=2, e=12, num_layers=5, norm_eps=1e-5)
-    >>> [(group.k, group.v, group.layers) for group in resolve(llama, ["*.{3..4}.mlp.up_proj", "*.4.mlp.down_proj"])]
-    [(48, 96, (3, 4)), (96, 48, (4,))]
+    Examples:
+      >>> llama = LMConfig("llama", vocabulary=400, d=48, f=96, h=4, g=2, e=12, num_layers=5, norm_eps=1e-5)
+      >>> [(group.k, group.v, group.layers) for group in resolve(llama, ["*.{3..4}.mlp.up_proj", "*.4.mlp.down_proj"])]
+      [(48, 96, (3, 4)), (96, 48, (4,))]
 
     Raises InputError for a pattern that matches nothing (near names suggested), and for a site named twice.
     """

@@ -51,18 +51,19 @@ class EditSession:
     The model's weights never change: an edit is a tree of weight changes beside them. For those who call the pure
     functions below: `lm` (its `params`), `editor` (its `sites`), `state` (networks and statistics) and `deltas`.
 
-    >>> session = EditSession.from_pretrained("smollm2-135m", "ultraedit")
-    >>> report = session.edit([("The capital of France is", "Lyon"), ("The author of Hamlet is", "Jane Austen")])
-    >>> report.batches
-    (1,)
-    >>> [fact.asked.answer for fact in report.facts]
-    ['Lyon', 'Jane Austen']
-    >>> session.edit({"prompt": "The Eiffel Tower is in the city of", "answer": "Rome"}).batches
-    (2,)
-    >>> [fact.edit.answer for fact in session.undo()]
-    ['Rome']
-    >>> [fact.edit.answer for fact in session.facts]
-    ['Lyon', 'Jane Austen']
+    Examples:
+      >>> session = EditSession.from_pretrained("smollm2-135m", "ultraedit")
+      >>> report = session.edit([("The capital of France is", "Lyon"), ("The author of Hamlet is", "Jane Austen")])
+      >>> report.batches
+      (1,)
+      >>> [fact.asked.answer for fact in report.facts]
+      ['Lyon', 'Jane Austen']
+      >>> session.edit({"prompt": "The Eiffel Tower is in the city of", "answer": "Rome"}).batches
+      (2,)
+      >>> [fact.edit.answer for fact in session.undo()]
+      ['Rome']
+      >>> [fact.edit.answer for fact in session.facts]
+      ['Lyon', 'Jane Austen']
     """
 
     def __init__(self, config: ml_collections.ConfigDict, lm: LM):
