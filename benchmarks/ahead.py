@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import flops, loops
 from emsedit_jax import sharding
-from emsedit_jax.data.packing import plan_shapes
 from emsedit_jax.data.parts import dealt, pack_parts
+from emsedit_jax.data.shapes import plan_shapes
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.factors import solved_apart

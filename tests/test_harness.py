@@ -15,13 +15,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
 from emsedit_jax import harness
-from emsedit_jax.edit.sites import resolve
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.harness import Harness, of_run
 from emsedit_jax.lm.generate import GREEDY, Sampling
 from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import cli, edits, tasks, workdir
+from emsedit_jax.run import cli, edits, storing, tasks
+from tests.measure.conftest import lm as lm
+from tests.measure.conftest import sites as sites
 from tests.refusals import refused
 from tests.run import tiny
 from tests.run.conftest import finished as finished
@@ -36,16 +37,6 @@ PAIRS = [  # (what is in front, what follows)
     ("Water", ""),
     ("Where is it? " * 20, "In the north of Peru"),  # longer than the model reads
 ]
-
-
-@pytest.fixture(scope="module")
-def lm():
-    return load_lm(tiny.MODEL)
-
-
-@pytest.fixture(scope="module")
-def sites(lm):
-    return resolve(lm.config, tiny.SITES)
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +290,7 @@ def test_tasks_run_on_a_runs_edits(finished, folder, tmp_path, cached, capsys):
         command = [f"--workdir={run}", "--tasks=tiny_*", f"--include_path={folder}", *more]
         assert evaluate(*command) == 0
         (path,) = (run / "harness").glob("unedited-*" if more else "edited-*")
-        found[bool(more)] = workdir.read_json(path, "")
+        found[bool(more)] = storing.read_json(path, "")
         said = capsys.readouterr().out
         assert f"results in {path}" in said
         assert "|tiny_choice|" in said.replace(" ", "")

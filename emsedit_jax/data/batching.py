@@ -12,8 +12,9 @@ from jaxtyping import Int
 from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
-from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, roomy_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, sorted_order
 from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
+from emsedit_jax.data.shapes import cut_evenly, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask

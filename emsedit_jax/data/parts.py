@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from emsedit_jax.data.packing import PackShape, fits, own_weights, pack, sorted_order
+from emsedit_jax.data.packing import PackShape, own_weights, pack, sorted_order
+from emsedit_jax.data.shapes import fits
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, sorted_order
 from emsedit_jax.data.parts import dealt, pack_parts
+from emsedit_jax.data.shapes import cut_evenly, plan_shape
 from emsedit_jax.data.tokens import TokenItem, Tokenizer
 from emsedit_jax.types import Batch
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from emsedit_jax.data.batching import KINDS, EditPlan
-from emsedit_jax.data.packing import PackShape, cut_evenly, plan_shapes, roomy_shape, sorted_order
+from emsedit_jax.data.packing import PackShape, sorted_order
 from emsedit_jax.data.parts import dealt, measured, pack_parts
+from emsedit_jax.data.shapes import cut_evenly, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 

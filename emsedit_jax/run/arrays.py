@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 SEAL = "seal"  # of what the file says of itself
 KEY = "emsedit_jax"  # the one key of the file's metadata: several are written in an order that varies
@@ -35,7 +35,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], kind: str, about: Mapping[s
     header = {**about, "format": _format(kind), "sha256": found}
     header.pop(SEAL, None)  # of a file that is written again
     header[SEAL] = _seal(header)
-    with workdir.replacing(path) as temporary:
+    with storing.replacing(path) as temporary:
         disk.save_arrays(arrays, temporary, metadata={KEY: json.dumps(header, sort_keys=True)})
     return found
 

@@ -17,7 +17,7 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.wheels import file_sha256
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 KEPT = 2  # the newest, and one to fall back on
 OLD = ".old"  # ending of a folder that is being removed
@@ -52,13 +52,13 @@ class Checkpoints:
         items: dict[str, Any] = {"place": ocp.args.JsonSave(dict(place))}
         if arrays:
             items["state"] = ocp.args.StandardSave(dict(arrays))
-        with workdir.writing(self._path):
+        with storing.writing(self._path):
             try:
                 manager.save(number, args=ocp.args.Composite(**items), force=True)
             except ValueError as error:  # (tensorstore wraps what the disk says)
                 raise OSError(str(error)) from error
             files = digests(self._path / str(number))
-        workdir.write_json(self._sealed(number), {"files": files, "arrays": sorted(arrays)})
+        storing.write_json(self._sealed(number), {"files": files, "arrays": sorted(arrays)})
         for old in set(self._path.glob("*.json")) - {self._sealed(step) for step in manager.all_steps()}:
             old.unlink(missing_ok=True)
         self._last = number
@@ -88,7 +88,7 @@ class Checkpoints:
             self._open.close()
             self._open = None
         if sharding.is_first():
-            with workdir.writing(self._path):
+            with storing.writing(self._path):
                 gone = self._path.with_name(self._path.name + OLD)
                 shutil.rmtree(gone, ignore_errors=True)
                 if self._path.exists():
@@ -111,7 +111,7 @@ class Checkpoints:
                 if jax.process_count() > 1
                 else ocp.options.MultiprocessingOptions(),
             )
-            with workdir.writing(self._path):
+            with storing.writing(self._path):
                 if sharding.is_first():
                     self._path.mkdir(parents=True, exist_ok=True)
                 self._open = ocp.CheckpointManager(self._path, options=options)
@@ -125,7 +125,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         try:
-            sealed = workdir.read_json(self._sealed(number), "it is not used")
+            sealed = storing.read_json(self._sealed(number), "it is not used")
         except InputError as error:
             raise Damaged(str(error)) from None
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.measure.scores import measure
-from emsedit_jax.run import items, settings, workdir
+from emsedit_jax.run import items, settings, storing, workdir
 from emsedit_jax.run.compare_runs import Comparison, Run, compare
 from emsedit_jax.run.workdir import Workdir
 
@@ -27,10 +27,10 @@ def run_compare(paths: Sequence[Path], to: Path) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to={to} is there already: name a folder that is empty, or not there yet.")
     found = compare(load(paths))
-    with workdir.writing(to):
+    with storing.writing(to):
         to.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(to / "compare.json", as_json(found))
-    with workdir.replacing(to / "compare.md") as temporary:
+    storing.write_json(to / "compare.json", as_json(found))
+    with storing.replacing(to / "compare.md") as temporary:
         temporary.write_text(compare_table.markdown(found, "compare.png"), encoding="utf-8")
     compare_plot.plot(to / "compare.png", found)
     compare_table.show(found)
@@ -75,7 +75,7 @@ def _load(path: Path, name: str) -> Run:
     scores = items.read(folder.scores)
     if not scores.get("edited"):
         raise InputError(f"{folder.scores} holds no scores of the edited model: make the run again in another folder.")
-    return Run(name, path, dict(settings.flatten(config)), workdir.read_json(folder.summary, AGAIN), scores)
+    return Run(name, path, dict(settings.flatten(config)), storing.read_json(folder.summary, AGAIN), scores)
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

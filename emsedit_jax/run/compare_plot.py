@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from emsedit_jax.measure.scores import measure
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 from emsedit_jax.run.compare_runs import Column, Comparison
 from emsedit_jax.run.compare_table import grouped, heading
 
@@ -51,7 +51,7 @@ def plot(path: Path, found: Comparison) -> None:
     words = [_shown(column) for column in found.columns]
     beside = max(1, min(len(words), 80 * len(parts) // (4 + max(map(len, words)))))
     figure.legend(samples, words, loc="outside upper center", ncols=beside, fontsize=9, frameon=False)
-    with workdir.replacing(path) as temporary:
+    with storing.replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure import intervals
 from emsedit_jax.measure.scores import Score, Scores, measure
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 
 def write(path: Path, scores: Mapping[str, Scores]) -> None:
@@ -22,7 +22,7 @@ def write(path: Path, scores: Mapping[str, Scores]) -> None:
         InputError: the file cannot be written.
     """
     found = {of: {name: score._asdict() for name, score in named.items()} for of, named in scores.items()}
-    workdir.write_json(path, found)
+    storing.write_json(path, found)
 
 
 def read(path: Path) -> dict[str, dict[str, Score]]:
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, dict[str, Score]]:
     Raises:
         InputError: the file is missing or damaged, or somebody else's.
     """
-    found = workdir.read_json(path, "make the run again in another folder")
+    found = storing.read_json(path, "make the run again in another folder")
     groups = _object(path, "it", found)
     return {
         of: {name: _score(path, f"{of}.{name}", name, entry) for name, entry in _object(path, of, named).items()}

@@ -18,7 +18,7 @@ from typing import Any
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
-from emsedit_jax.run import ledger_lines, workdir
+from emsedit_jax.run import ledger_lines, storing
 from emsedit_jax.run.ledger_lines import DENSE, EDIT, NAME, START, UNDO, Record, hash_of
 from emsedit_jax.types import SiteGroup, Sites
 
@@ -61,7 +61,7 @@ class Ledger:
         """Adds a record and waits until the disk has it. Raises InputError where it cannot be written."""
         size = (self.path / file).stat().st_size if file else 0
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        told = workdir.plain({"rows": list(rows), "scores": scores or {}})
+        told = storing.plain({"rows": list(rows), "scores": scores or {}})
         body = {"number": len(self.records) + 1, "kind": kind, **told, "time": now, "file": file}
         body |= {"bytes": size, "sha256": digest, "snapshot": snapshot, "undone": list(undone)}
         record = ledger_lines.record({**body, "hash": hash_of(self.last, body)})
@@ -72,7 +72,7 @@ class Ledger:
     def _write(self, line: str) -> None:
         """Adds a line behind the good ones."""
         path = self.path / NAME
-        with workdir.writing(path), path.open("r+b" if path.exists() else "w+b") as file:
+        with storing.writing(path), path.open("r+b" if path.exists() else "w+b") as file:
             file.truncate(self.good_bytes)
             file.seek(self.good_bytes)
             file.write(line.encode() + b"\n")
@@ -99,7 +99,7 @@ def row(fact: EditRecord) -> dict[str, str]:
 
 def create(path: Path, base: Identity, sites: Sites) -> Ledger:
     """An empty ledger in a folder that has none. Raises InputError where it cannot be written."""
-    with workdir.writing(path):
+    with storing.writing(path):
         path.mkdir(parents=True, exist_ok=True)
     made = Ledger(path, base, sites, [])
     made._write(json.dumps(made.header(), ensure_ascii=False))
@@ -150,7 +150,7 @@ def cut(found: Ledger, count: int) -> None:
     if len(found.records) > count:
         lines = (found.path / NAME).read_bytes().split(b"\n")
         found.good_bytes = sum(len(line) + 1 for line in lines[: count + 1])
-        with workdir.writing(found.path), (found.path / NAME).open("r+b") as file:
+        with storing.writing(found.path), (found.path / NAME).open("r+b") as file:
             file.truncate(found.good_bytes)
         del found.records[count:]
 

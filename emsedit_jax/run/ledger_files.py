@@ -12,7 +12,7 @@ from emsedit_jax import disk, sharding
 from emsedit_jax.edit.factors import Factors
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.wheels import file_sha256
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 from emsedit_jax.run.ledger import Ledger, Record
 from emsedit_jax.types import Sites
 
@@ -52,7 +52,7 @@ def write_dense(path: Path, deltas: Sequence[np.ndarray]) -> str:
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> str:
-    with workdir.replacing(path) as temporary:
+    with storing.replacing(path) as temporary:
         disk.save_arrays(arrays, temporary)
         return file_sha256(temporary)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 NAME = "ledger.jsonl"
 EDIT, UNDO, DENSE = "edit", "undo", "dense"
@@ -44,7 +44,7 @@ class Record:
 def lines(path: Path) -> list[bytes]:
     """The lines of the folder's ledger; the last is empty, unless it was cut off. Raises InputError."""
     file = path / NAME
-    with workdir.reading(file):
+    with storing.reading(file):
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file} is larger than any ledger ({MOST_BYTES:,} bytes).")
         return file.read_bytes().split(b"\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 LOCK, HOLDER = ".lock", ".lock.json"
 
@@ -24,11 +24,11 @@ def held(path: Path) -> Iterator[None]:
 
     Raises InputError where another one works in it, or it cannot be written.
     """
-    if not workdir.writes():
+    if not storing.writes():
         yield
         return
     lock = FileLock(path / LOCK)
-    with workdir.writing(path):
+    with storing.writing(path):
         path.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)

@@ -26,6 +26,7 @@ from emsedit_jax.run import (
     report,
     scoring,
     stopping,
+    storing,
     trackers,
     watch,
     workdir,
@@ -94,7 +95,7 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
 
 def _show_finished(folder: Workdir) -> None:
     """A run that was made before: what it found."""
-    summary = workdir.read_json(folder.summary, "name another folder with --workdir, or remove this one")
+    summary = storing.read_json(folder.summary, "name another folder with --workdir, or remove this one")
     remove_stages(folder)  # of a run that died between its last steps
     if not folder.report.exists():
         workdir.sweep(folder)
@@ -144,7 +145,7 @@ def _go_through(
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     summary |= more
     tracking.end(summary["scores"])
-    workdir.write_json(folder.summary, summary)
+    storing.write_json(folder.summary, summary)
     stages.finish()
     _write_page(folder)
     _show(summary, examples, folder)
@@ -201,7 +202,7 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     summary = summarise(run, clock, compiling, before, after, found)
     _show(summary, examine.examples(questions, before, after), folder)
     with lock.held(path):
-        workdir.write_json(path / "eval.json", summary)
+        storing.write_json(path / "eval.json", summary)
 
 
 MODES = {"train": run_train, "eval": run_eval}

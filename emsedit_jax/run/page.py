@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Scores
-from emsedit_jax.run import items, ledger_lines, settings, workdir
+from emsedit_jax.run import items, ledger_lines, settings, storing, workdir
 from emsedit_jax.run.ledger_lines import Record
 from emsedit_jax.run.workdir import Workdir
 
@@ -43,7 +43,7 @@ def write(folder: Workdir) -> None:
         InputError: there is no run in the folder, its config is damaged, or the page cannot be written.
     """
     text = rendered(read(folder))
-    with workdir.replacing(folder.report) as temporary:
+    with storing.replacing(folder.report) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -63,7 +63,7 @@ def read(folder: Workdir) -> Found:
             lacks.append(f"{path.name} is damaged, or of an earlier version: what it says is left out.")
             return nothing
 
-    summary = piece(folder.summary, lambda path: workdir.read_json(path, ""), {})
+    summary = piece(folder.summary, lambda path: storing.read_json(path, ""), {})
     scores = piece(folder.scores, items.read, {})
     rows = piece(folder.metrics, lambda path: edit_rows(path, int(config.get("num_seq", 0))), [])
     records = piece(folder.ledger / ledger_lines.NAME, lambda path: ledger_lines.records(path.parent), [])
@@ -80,7 +80,7 @@ def edit_rows(path: Path, n_batches: int) -> list[dict[str, Any]]:
     Raises InputError where the file cannot be read.
     """
     found = {}
-    with workdir.reading(path):
+    with storing.reading(path):
         lines = path.read_bytes().splitlines()
     for line in lines:
         try:

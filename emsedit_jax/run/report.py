@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emsedit_jax.measure.scores import measure
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def plot_curve(path: Path, curve: Mapping[str, Any]) -> None:
     ]
     samples = [Line2D([], [], color="0.3", linestyle=style, label=label) for label, style in drawn]
     figure.legend(handles=samples, loc="outside lower center", ncols=max(len(samples), 1), fontsize=9, frameon=False)
-    with workdir.replacing(path) as temporary:
+    with storing.replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emsedit_jax.errors import InputError, spans
-from emsedit_jax.run import edits, history, ledger, lock, workdir
+from emsedit_jax.run import edits, history, ledger, lock, storing, workdir
 from emsedit_jax.run.ledger import Ledger
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
@@ -30,7 +30,7 @@ def run_undo(path: Path, wanted: str) -> None:
         numbers = numbered(wanted, [record.number for record in found.active()])
         facts = [row for record in found.active() if record.number in numbers for row in record.rows]
         deltas, write = history.undo(found, numbers)
-        with workdir.replacing(folder.edits) as temporary:  # takes its place once the ledger says so
+        with storing.replacing(folder.edits) as temporary:  # takes its place once the ledger says so
             edits.save(temporary, found.sites, deltas, found.base)
             write()
     for row in facts:
@@ -137,7 +137,7 @@ def _made(to: Path, like: Path) -> Iterator[Workdir]:
     try:
         with lock.held(to):
             folder = workdir.open_workdir(to, config)
-            workdir.write_json(folder.made_of, {"like": str(like)})
+            storing.write_json(folder.made_of, {"like": str(like)})
             yield folder
     except BaseException:
         shutil.rmtree(to, ignore_errors=True)  # half of it is of no use

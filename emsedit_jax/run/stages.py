@@ -12,7 +12,7 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import stopping, workdir
+from emsedit_jax.run import stopping, storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import say
@@ -34,7 +34,7 @@ class Stages:
         self._path = folder.stages
         self._logged = 0  # bytes of the metrics that belong to finished stages
         if sharding.is_first():
-            with workdir.writing(self._path):
+            with storing.writing(self._path):
                 self._path.mkdir(exist_ok=True)
 
     def reach(self, name: str, make: Callable[[Keeper], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
@@ -66,7 +66,7 @@ class Stages:
         metrics = self._folder.metrics
         self._logged = metrics.stat().st_size if metrics.exists() else 0
         entry = {"of": self._of, "seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
-        workdir.write_json(path, entry)
+        storing.write_json(path, entry)
         keeper.end()
         return result
 
@@ -84,7 +84,7 @@ class Stages:
     def _drop_unfinished_metrics(self) -> None:
         """Rows of a stage that was broken off, from behind what it saved."""
         metrics = self._folder.metrics
-        with workdir.writing(metrics):
+        with storing.writing(metrics):
             if sharding.is_first() and metrics.exists() and metrics.stat().st_size > self._logged:
                 with metrics.open("rb+") as file:
                     file.truncate(self._logged)
@@ -93,7 +93,7 @@ class Stages:
 def remove_stages(folder: Workdir) -> None:
     """Removes what the stages of a finished run left, if it is there."""
     if sharding.is_first() and folder.stages.exists():
-        with workdir.writing(folder.stages):
+        with storing.writing(folder.stages):
             shutil.rmtree(folder.stages)
 
 
@@ -108,5 +108,5 @@ def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = workdir.read_json(path, "remove it, and the stage is done again")
+    found = storing.read_json(path, "remove it, and the stage is done again")
     return {name: found[name] for name in ("of", "seconds", "metrics_bytes", "result")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emsedit_jax.data import packing
+from emsedit_jax.data import shapes as shaping
 from emsedit_jax.run import items, resources
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.examine import Examined
@@ -49,6 +49,6 @@ def packing_of(run: Prepared) -> dict[str, float | int | dict[str, float]]:
     if run.train_plan is not None and run.learning is not None:
         kinds = ("edit", "equiv", "unrel") if run.learning.loc_coef else ("edit", "equiv")
         passes |= {f"training, {kind}": run.train_plan.passes(kind) for kind in kinds}
-    whole, shapes = packing.padding([one for found in passes.values() for one in found])
-    by = {name: round(packing.padding(found)[0], 4) for name, found in passes.items()}
+    whole, shapes = shaping.padding([one for found in passes.values() for one in found])
+    by = {name: round(shaping.padding(found)[0], 4) for name, found in passes.items()}
     return {"padding": round(whole, 4), "shapes": shapes, "padding_of": by}

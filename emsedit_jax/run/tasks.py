@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.run import lock, workdir
+from emsedit_jax.run import lock, storing
 from emsedit_jax.run.workdir import Workdir
 
 BOOTSTRAPS = 100  # draws for the standard errors of scores that have no formula for them
@@ -93,7 +93,7 @@ def evaluate(model: Any, names: list[str], index: Any, folder: Workdir, given: a
         print(make_table(found, "groups"))
     kept = {name: found[name] for name in KEPT if name in found}
     path = folder.harness / f"{'unedited' if given.unedited else 'edited'}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    with lock.held(folder.path), workdir.writing(path):
+    with lock.held(folder.path), storing.writing(path):
         folder.harness.mkdir(exist_ok=True)
-        workdir.write_json(path, json.loads(json.dumps(kept, default=handle_non_serializable)))
+        storing.write_json(path, json.loads(json.dumps(kept, default=handle_non_serializable)))
     print(f"results in {path}", flush=True)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from emsedit_jax.run import lock, workdir
+from emsedit_jax.run import lock, storing, workdir
 from emsedit_jax.run.workdir import PART, WHOLE
 
 
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     part = path / PART
     complete(path)
-    with workdir.writing(path):
+    with storing.writing(path):
         if part.exists():  # of a program that died
             shutil.rmtree(part)
         part.mkdir()
@@ -51,7 +51,7 @@ def finish(path: Path) -> None:
 def complete(path: Path) -> None:
     """As `finish`, for the caller who holds the folder."""
     whole = path / WHOLE
-    with workdir.writing(path):
+    with storing.writing(path):
         if not workdir.is_on_the_way(path):
             return
         for file in sorted(whole.rglob("*")):

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import ml_collections
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 from emsedit_jax.run.workdir import Workdir
 
 EVENTS = "events.out.tfevents"  # what TensorBoard knows its files by
@@ -141,7 +141,7 @@ class WeightsAndBiases:
             id=_run_id(folder.track),
             resume="allow",
             dir=str(folder.path),
-            config=workdir.plain(config.to_dict()),
+            config=storing.plain(config.to_dict()),
         )
         self._sent = self._run.step  # steps that are there already: they are the same, and would be refused
 
@@ -166,7 +166,7 @@ class SwanLab:
                 id=_run_id(folder.track),
                 resume="allow",
                 log_dir=str(folder.path / "swanlog"),
-                config=workdir.plain(config.to_dict()),
+                config=storing.plain(config.to_dict()),
             )
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
@@ -179,8 +179,8 @@ class SwanLab:
 def _run_id(path: Path) -> str:
     """By which a run that goes on is known to be the same one; drawn once."""
     if not path.exists():
-        workdir.write_json(path, {"id": secrets.token_hex(4)})
-    return str(workdir.read_json(path, "remove it, and the run is a new one to its trackers")["id"])
+        storing.write_json(path, {"id": secrets.token_hex(4)})
+    return str(storing.read_json(path, "remove it, and the run is a new one to its trackers")["id"])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from emsedit_jax import sharding
-from emsedit_jax.run import trackers, workdir
+from emsedit_jax.run import storing, trackers
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.trackers import Tracker
 from emsedit_jax.run.workdir import Workdir
@@ -30,7 +30,7 @@ class Tracking:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One more row of metrics, to the file and to all trackers."""
-        workdir.append_jsonl(self._folder.metrics, row)
+        storing.append_jsonl(self._folder.metrics, row)
         self._follow()
 
     def end(self, scores: Mapping[str, Mapping[str, float]]) -> None:

@@ -1,26 +1,16 @@
-"""The folder of one run: what lies where, when it may be written, and writing that leaves no half files."""
+"""The folder of one run: what lies where, and when it may be written."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import math
-import os
 import re
 import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
-import numpy as np
 
-from emsedit_jax import disk
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import defaults, settings
+from emsedit_jax.run import defaults, settings, storing
 
 
 class Workdir(NamedTuple):
@@ -97,7 +87,6 @@ class Workdir(NamedTuple):
 FREE = ("mesh.data", "mesh.model", "compile_cache", "checkpoint.every", "track")
 HIDDEN = (".lock", ".lock.json")  # of the program that works in the folder
 PART, WHOLE = ".part", ".whole"  # files that are to be replaced together: not all there yet; on the way to their places
-SEAL = "sha256"  # the last field of a sealed JSON file
 
 
 def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
@@ -108,7 +97,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: a run with another config, or files of somebody else lie there.
     """
-    if not writes():
+    if not storing.writes():
         return
     workdir = Workdir(path)
     elsewhere = "name another folder with --workdir, or remove this one"
@@ -122,7 +111,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
         raise InputError(f"{path} holds edits that were merged or made into one, and no run; {elsewhere}.")
     if not workdir.config.exists():
         raise InputError(f"{path} is not empty and holds no run of this program; {elsewhere}.")
-    differing = differences(filled(read_json(workdir.config, elsewhere)), plain(config.to_dict()))
+    differing = differences(filled(storing.read_json(workdir.config, elsewhere)), storing.plain(config.to_dict()))
     if differing:
         finished = "finished " if workdir.summary.exists() else ""
         listed = "; ".join(f"config.{name}: {there} there, {here} here" for name, there, here in differing)
@@ -131,7 +120,7 @@ def check_workdir(path: Path, config: ml_collections.ConfigDict) -> None:
 
 def is_taken(path: Path) -> bool:
     """Whether anything lies there beside locks. Raises InputError where that cannot be told."""
-    with reading(path):
+    with storing.reading(path):
         return path.exists() and not all(_is_hidden(one) for one in path.iterdir())
 
 
@@ -146,7 +135,7 @@ def _is_left(path: Path) -> bool:
 
 def is_on_the_way(path: Path) -> bool:
     """Whether a program died there as files took their places: `together.finish` does the rest. Raises InputError."""
-    with reading(path):
+    with storing.reading(path):
         return (path / WHOLE).is_dir()
 
 
@@ -165,18 +154,18 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     """
     check_workdir(path, config)
     workdir = Workdir(path)
-    with writing(path):
+    with storing.writing(path):
         path.mkdir(parents=True, exist_ok=True)
     sweep(workdir)
-    write_json(workdir.config, config.to_dict())
+    storing.write_json(workdir.config, config.to_dict())
     return workdir
 
 
 def sweep(workdir: Workdir) -> None:
     """Removes files that a process left which died as it wrote them. Raises InputError where that cannot be done."""
-    if not writes():
+    if not storing.writes():
         return
-    with writing(workdir.path):
+    with storing.writing(workdir.path):
         for folder in (workdir.path, workdir.ledger, workdir.stages):
             for left in filter(_is_left, folder.iterdir() if folder.is_dir() else ()):
                 left.unlink(missing_ok=True)
@@ -192,7 +181,7 @@ def saved_config(path: Path) -> ml_collections.ConfigDict:
     workdir = Workdir(path)
     if not workdir.config.is_file():
         raise InputError(f"{path} holds no run (no config.json); name the folder of one with --workdir.")
-    found = filled(read_json(workdir.config, "mend it, or name another folder with --workdir"))
+    found = filled(storing.read_json(workdir.config, "mend it, or name another folder with --workdir"))
     return ml_collections.ConfigDict(with_tuples(found)).lock()
 
 
@@ -201,7 +190,7 @@ def filled(found: dict[str, Any]) -> dict[str, Any]:
     editor = found.get("editor", {}).get("name")
     if editor not in settings.EDITORS:
         return found
-    usual = plain(defaults.config(editor).to_dict())
+    usual = storing.plain(defaults.config(editor).to_dict())
     return {
         name: usual[name] | value if isinstance(value, dict) and isinstance(usual.get(name), dict) else value
         for name, value in (usual | found).items()
@@ -213,121 +202,3 @@ def with_tuples(obj: Any) -> Any:
     if isinstance(obj, dict):
         return {key: with_tuples(value) for key, value in obj.items()}
     return tuple(with_tuples(value) for value in obj) if isinstance(obj, list) else obj
-
-
-# ------------------------------------------------------------------------------------------ writing
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing `path` into one clear line.
-
-    Raises:
-        InputError: no permission, no space, a file where a folder should be, ...
-    """
-    with disk.told("write", path, "free it, or name another folder with --workdir"):
-        yield
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """The same for what is read there. Raises InputError."""
-    with disk.told("read", path, "mend that, or name another folder with --workdir"):
-        yield
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a new file's name in the folder of `path`; it takes the place of `path` once the block ends well.
-
-    A block that fails leaves `path` as it was, and no other file.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    if not writes():
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / path.name
-        return
-    with writing(path):
-        temporary = disk.beside(path)
-        temporary.touch(exist_ok=False)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, obj: Mapping[str, Any]) -> None:
-    """Writes `obj` whole or not at all, with the digest of its content behind it.
-
-    Arrays become lists, not-a-number becomes null.
-    """
-    content = plain(obj)
-    text = json.dumps(content | {SEAL: _digest(content)}, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """What `write_json` wrote.
-
-    Raises:
-        InputError: the file is missing, is none of these, or its content changed since it was written.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = str(getattr(error, "strerror", None) or error).lower()
-        raise InputError(f"cannot read {path}: {why}; {remedy}.") from None
-    if isinstance(found, dict) and SEAL not in found and "model_type" in found:
-        about = f"{path.parent} is a Hugging Face model, not the folder of a run or of edits by hand"
-        raise InputError(f"{about}; name one of those with --workdir.")
-    if isinstance(found, dict) and SEAL not in found:
-        about = f"{path} has no checksum (its field {SEAL}): it was changed by hand, or is of an earlier version"
-        raise InputError(f"{about}; {remedy}.")
-    if not isinstance(found, dict) or found.pop(SEAL) != _digest(found):
-        raise InputError(f"{path} is damaged: its content is not what was written; {remedy}.")
-    return found
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds one line to `path` and hands it to the system at once, so that a killed run keeps its steps."""
-    text = json.dumps(plain(row), ensure_ascii=False, allow_nan=False)
-    if not writes():
-        return
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
-
-
-def writes() -> bool:
-    """Whether this process, of those that make a run together, is the one that writes."""
-    if "jax" not in sys.modules:  # a command line is read, and runs are compared, without it
-        return True
-    from emsedit_jax import sharding
-
-    return sharding.is_first()
-
-
-def plain(obj: Any) -> Any:
-    """What JSON can hold: containers, text, numbers; of numpy and JAX arrays their values."""
-    if isinstance(obj, Mapping):
-        return {str(key): plain(value) for key, value in obj.items()}
-    if isinstance(obj, (list, tuple)):
-        return [plain(value) for value in obj]
-    if obj is None or isinstance(obj, (str, bool, int)):
-        return obj
-    if isinstance(obj, float):
-        return obj if math.isfinite(obj) else None
-    if isinstance(obj, os.PathLike):
-        return os.fspath(obj)
-    if hasattr(obj, "__array__"):
-        return plain(np.asarray(obj).tolist())
-    raise TypeError(f"{type(obj).__name__} cannot be written as JSON")

@@ -17,7 +17,7 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
-from emsedit_jax.run import edits, ledger, lock, networks, together, workdir
+from emsedit_jax.run import edits, ledger, lock, networks, storing, together, workdir
 from emsedit_jax.run.ledger import Ledger
 from emsedit_jax.run.ledger_files import snapshot_of
 from emsedit_jax.run.workdir import Workdir
@@ -50,7 +50,7 @@ def read(path: Path) -> Saved:
     facts = {record.number: _of_ledger(record.rows) for record in records_of if record.kind != ledger.UNDO}
     if not folder.session.exists():
         return Saved(folder, config, found, facts, f"of {path}")
-    about = workdir.read_json(folder.session, "name another folder")
+    about = storing.read_json(folder.session, "name another folder")
     config = ml_collections.ConfigDict(workdir.with_tuples(workdir.filled(about["config"])))
     facts |= {int(number): _records(one, int(number)) for number, one in about["facts"].items()}
     return Saved(folder, config, found, facts, str(about["networks"]), float(about.get("stride", 0.0)))
@@ -93,12 +93,12 @@ def write(
             copy(history, new.ledger, folder.ledger)
             edits.save(new.edits, editor.sites, deltas, base)
             networks.save(new.networks, editor, state, base)  # or the statistics alone
-            with workdir.replacing(new.facts) as temporary:
+            with storing.replacing(new.facts) as temporary:
                 lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]
                 temporary.write_text("".join(lines), encoding="utf-8")
-            workdir.write_json(new.config, asking(config, folder, len(active)).to_dict())
+            storing.write_json(new.config, asking(config, folder, len(active)).to_dict())
             about = {"config": config.to_dict(), "facts": by_batch, "networks": networks_of, "stride": stride}
-            workdir.write_json(new.session, about)
+            storing.write_json(new.session, about)
 
 
 def asking(config: ml_collections.ConfigDict, folder: Workdir, count: int) -> ml_collections.ConfigDict:
@@ -115,7 +115,7 @@ def copy(history: Ledger, target: Path, former: Path) -> None:
 
     Files of factors never change, so that a second name for them will do where the disk allows it.
     """
-    with workdir.writing(target):
+    with storing.writing(target):
         for record in history.records:
             for name, sha256 in ((record.file, record.sha256), (snapshot_of(record.number), record.snapshot)):
                 there = former / name
@@ -143,7 +143,7 @@ def _write_records(history: Ledger, target: Path) -> None:
 
 def refer(history: Ledger, target: Path) -> None:
     """Brings a ledger's records to another folder, and its files by second names, or by links from another disk."""
-    with workdir.writing(target):
+    with storing.writing(target):
         for file in history.path.glob("[!.]*.safetensors"):
             there = target / file.name
             if there.is_symlink() or not there.exists():

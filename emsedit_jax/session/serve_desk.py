@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing, workdir
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.session.session import EditSession
 from emsedit_jax.session.told import EditReport
@@ -153,7 +153,7 @@ def told(report: EditReport) -> dict[str, Any]:
         for one in report.facts
     ]
     rows = [{"what": what, "before": before, "after": after} for what, before, after in report.rows()]
-    return workdir.plain({"batches": report.batches, "seconds": report.seconds, "facts": facts, "scores": rows})
+    return storing.plain({"batches": report.batches, "seconds": report.seconds, "facts": facts, "scores": rows})
 
 
 def free(path: Path) -> Path:

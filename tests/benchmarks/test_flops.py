@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import flops, loops
-from emsedit_jax.data.packing import pack, plan_shape
+from emsedit_jax.data.packing import pack
+from emsedit_jax.data.shapes import plan_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import capture, shift, solve
 from emsedit_jax.edit.hypernet import NetSpec

@@ -5,21 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsedit_jax.data.packing import (
-    FEW,
-    MOST_WASTE,
-    PackShape,
-    cut_evenly,
-    first_fit,
-    pack,
-    padding,
-    plan_shape,
-    plan_shapes,
-    roomy_shape,
-    sorted_order,
-    waste,
-)
+from emsedit_jax.data.packing import PackShape, first_fit, pack, sorted_order
 from emsedit_jax.data.parts import fitting
+from emsedit_jax.data.shapes import FEW, MOST_WASTE, cut_evenly, padding, plan_shape, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TOKEN_RULES, TokenItem, captured_positions
 from emsedit_jax.errors import InputError
 
@@ -35,6 +23,12 @@ MIDDLE = item([10, 11], [12, 13])  # 3 tokens
 OTHER = item([14, 15, 16], [17])  # 3 tokens, as long as MIDDLE
 ITEMS = [SHORT, MIDDLE, LONG, OTHER]  # sorted: LONG, MIDDLE, OTHER, SHORT
 THIRD, QUARTER = np.float32(1) / np.float32(3), np.float32(0.25)
+
+
+def waste(batch) -> float:
+    """The share of the rows that linear maps run on which is padding."""
+    used = np.count_nonzero(np.asarray(batch.segments_bt))
+    return 1 - used / (batch.prompt_at_p.shape[0] + batch.answer_at_a.shape[0])
 
 
 def unpack(batch, count):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsedit_jax.data.packing import pack, plan_shapes
+from emsedit_jax.data.packing import pack
 from emsedit_jax.data.parts import deal, dealt, fitting, measured, pack_parts
+from emsedit_jax.data.shapes import plan_shapes
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 

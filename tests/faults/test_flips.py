@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, items, ledger, ledger_files, ledger_lines, workdir
+from emsedit_jax.run import arrays, items, ledger, ledger_files, ledger_lines, storing, workdir
 from emsedit_jax.run.checkpoint import Checkpoints
 from tests.run import tiny
 
@@ -19,7 +19,7 @@ def kept(tmp_path_factory):
     """A finished run, with a checkpoint and a stage's result beside it."""
     path = tmp_path_factory.mktemp("flips") / "run"
     tiny.train(path, "--config.num_seq=3", "--config.ledger.snapshot_every=2")
-    workdir.write_json(path / "stage.json", {"seconds": {"train": 1.5}, "metrics_bytes": 7, "result": [0.25, None]})
+    storing.write_json(path / "stage.json", {"seconds": {"train": 1.5}, "metrics_bytes": 7, "result": [0.25, None]})
     checkpoints = Checkpoints(path / "checkpoints")
     for number in range(2):
         checkpoints.save({"state.0": np.arange(300, dtype=np.float32) + number}, {"done": number})
@@ -61,9 +61,9 @@ def in_ledger(number, snapshot=False):
 
 READERS = {
     "config.json": by(lambda path: workdir.saved_config(path.parent).to_dict()),
-    "summary.json": by(lambda path: workdir.read_json(path, "")),
+    "summary.json": by(lambda path: storing.read_json(path, "")),
     "scores.json": by(items.read),
-    "stage.json": by(lambda path: workdir.read_json(path, "")),
+    "stage.json": by(lambda path: storing.read_json(path, "")),
     "edits.safetensors": by(lambda path: arrays.read(path, "edits", "")),
     "hypernet.safetensors": by(lambda path: arrays.read(path, "networks", "")),
     "edits/000001.safetensors": by(in_ledger(1)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import arrays, checkpoint, cli, ledger_files, workdir
+from emsedit_jax.run import arrays, checkpoint, cli, ledger_files, storing
 from tests.faults.test_broken_off import EDITORS, calls, goes_on, killed, left
 from tests.faults.test_broken_off import whole as whole
 from tests.run import tiny
@@ -47,7 +47,7 @@ def test_a_disk_that_is_full_when_the_ledger_is_written(at, tmp_path, whole, mon
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_a_disk_that_is_full_when_anything_is_put_in_its_place(at, tmp_path, whole, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        calls(patch, workdir.os, "fsync", at, full)
+        calls(patch, storing.os, "fsync", at, full)
         assert tiny.call(*begun(tmp_path)) == cli.BAD_INPUT
     assert "no space left on device" in capsys.readouterr().err
     goes_on(tmp_path, "emsedit", whole)

@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from emsedit_jax.data.packing import pack, plan_shape
+from emsedit_jax.data.packing import pack
+from emsedit_jax.data.shapes import plan_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.capture import prefix
 from emsedit_jax.measure.prefixes import PrefixStore

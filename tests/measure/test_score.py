@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from emsedit_jax.data.batching import KINDS, EditPlan
-from emsedit_jax.data.packing import pack, plan_shape
+from emsedit_jax.data.packing import pack
 from emsedit_jax.data.scoring import plan_scoring
+from emsedit_jax.data.shapes import plan_shape
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import decoder

@@ -11,7 +11,7 @@ import numpy as np
 
 from configs import common
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import compare, compare_runs, items, workdir
+from emsedit_jax.run import compare, compare_runs, items, storing, workdir
 from emsedit_jax.run.compare_runs import Comparison, Difference
 
 N = 12
@@ -37,7 +37,7 @@ def make(folder: Path, edited: Scores, unedited: Scores = UNEDITED, **changes: A
         (config[group] if group else config)[field] = value
     opened = workdir.open_workdir(folder, config)
     items.write(opened.scores, {"unedited": unedited, "edited": edited})
-    workdir.write_json(opened.summary, SUMMARY)
+    storing.write_json(opened.summary, SUMMARY)
     return folder
 
 

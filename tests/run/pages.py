@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import items, page, workdir
+from emsedit_jax.run import items, page, storing, workdir
 from tests.run import tiny
 
 VOID = ("meta", "link", "br", "rect", "path", "use", "image")  # without an end; those of pictures may have one
@@ -71,9 +71,9 @@ def made(
     if scores is not None:
         items.write(opened.scores, scores)
     for row in rows:
-        workdir.append_jsonl(opened.metrics, row)
+        storing.append_jsonl(opened.metrics, row)
     if summary is not None:
-        workdir.write_json(opened.summary, summary)
+        storing.write_json(opened.summary, summary)
     page.write(opened)
     return text_of(folder)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emsedit_jax.run import compare, workdir
+from emsedit_jax.run import compare, storing
 from emsedit_jax.run.workdir import Workdir
 from tests.refusals import refused
 from tests.run import comparing, tiny
@@ -34,7 +34,7 @@ def harmed(two, harm):
         (lambda run: run.config.unlink(), "holds no run (no config.json)"),
         (lambda run: run.summary.unlink(), "is not finished (no summary.json)"),
         (lambda run: run.scores.unlink(), "a run of an earlier version, without scores item by item"),
-        (lambda run: workdir.write_json(run.scores, {}), "holds no scores of the edited model"),
+        (lambda run: storing.write_json(run.scores, {}), "holds no scores of the edited model"),
         (lambda run: run.scores.write_text("{"), "cannot read"),
         (lambda run: run.summary.write_text("{"), "cannot read"),
         (lambda run: run.summary.write_text("[]"), "is damaged"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from emsedit_jax.run import compare_table, workdir
+from emsedit_jax.run import compare_table, storing
 from emsedit_jax.run.workdir import Workdir
 from tests.run import comparing
 from tests.run.comparing import STRONG, SUMMARY, WEAK, compared, make, score
@@ -54,7 +54,7 @@ def test_names_that_a_terminal_or_markdown_would_obey(tmp_path):
 def test_what_a_run_has_no_number_for_is_a_dash(two, tmp_path):
     nothing = make(tmp_path / "runs/nothing", {"ES": score(np.nan), "LS": STRONG["LS"]})
     assert "null" in Workdir(nothing).scores.read_text()
-    workdir.write_json(
+    storing.write_json(
         Workdir(nothing).summary, SUMMARY | {"edits": None, "seconds": {"train": None}, "peak_rss_mb": None}
     )
     found = compared(two[0], nothing)

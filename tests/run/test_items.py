@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.measure.scores import Score
-from emsedit_jax.run import items, workdir
+from emsedit_jax.run import items, storing
 from emsedit_jax.run.workdir import Workdir
 from tests.refusals import refused
 
@@ -74,7 +74,7 @@ def test_a_damaged_or_foreign_file(tmp_path, text, said):
     if isinstance(text, str) and not text.endswith("}"):
         path.write_text(text)
     else:
-        workdir.write_json(path, json.loads(text) if isinstance(text, str) else {"edited": named})
+        storing.write_json(path, json.loads(text) if isinstance(text, str) else {"edited": named})
     with refused(str(path), said, "another folder"):
         items.read(path)
 

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from safetensors.numpy import load_file
 
 from emsedit_jax.data import embedded
-from emsedit_jax.run import arrays, main, resources, workdir
+from emsedit_jax.run import arrays, main, resources, storing
 from tests.run import tiny
 
 # ---------------------------------------------------------------------------------------------- what a run leaves
@@ -19,7 +19,7 @@ def test_a_run_writes_its_files_and_no_others(finished):
     names = ["config.json", "curve.png", "edits", "edits.safetensors", "hypernet.safetensors", "metrics.jsonl"]
     names += ["report.html", "scores.json", "summary.json", "tensorboard"]
     assert sorted(file.name for file in finished.iterdir()) == names
-    assert workdir.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
+    assert storing.read_json(finished / "config.json", "") == json.loads(json.dumps(tiny.command().config.to_dict()))
     height, width, _ = imread(finished / "curve.png").shape
     assert (width, height) == (1470, 546)
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import cli, main, page, page_costs, page_scores, workdir
+from emsedit_jax.run import cli, main, page, page_costs, page_scores, storing, workdir
 from emsedit_jax.run.workdir import Workdir
 from tests.run import tiny
 from tests.run.pages import Outline, made, score, text_of
@@ -205,7 +205,7 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path, capsys):
         assert "holds no run (no config.json)" in said
     assert list(tmp_path.iterdir()) == []
     opened = workdir.open_workdir(tmp_path / "merged", tiny.command().config)
-    workdir.write_json(opened.made_of, {"like": "that"})
+    storing.write_json(opened.made_of, {"like": "that"})
     with pytest.raises(InputError, match="merged or made into one"):
         page.write(opened)
 

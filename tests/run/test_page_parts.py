@@ -5,7 +5,7 @@ import math
 import re
 import shutil
 
-from emsedit_jax.run import page, page_costs, page_failures, page_figures, page_scores, workdir
+from emsedit_jax.run import page, page_costs, page_failures, page_figures, page_scores, storing
 from emsedit_jax.run.ledger_lines import NAME
 from emsedit_jax.run.workdir import Workdir
 from tests.run import tiny
@@ -34,11 +34,11 @@ def test_failures_are_told_with_their_prompts(tmp_path):
 
 def test_an_earlier_runs_prompts_come_from_its_ledger(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
-    summary = workdir.read_json(folder / "summary.json", "")
+    summary = storing.read_json(folder / "summary.json", "")
     facts = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:8]
     failed = [one["item"] for one in summary.pop("failures")["ES"]]
     assert failed
-    workdir.write_json(folder / "summary.json", summary)
+    storing.write_json(folder / "summary.json", summary)
     page.write(Workdir(folder))
     texts = Outline(text_of(folder)).texts
     assert all(facts[int(item.rpartition(" ")[2])]["src"] in texts for item in failed)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, cli, history, ledger, revise, workdir
+from emsedit_jax.run import arrays, cli, history, ledger, revise, storing
 from tests.fresh_programs import fresh_programs
 from tests.run import tiny
 
@@ -54,7 +54,7 @@ def test_batches_are_taken_back_and_the_rest_is_scored_again(run, capsys):
     assert not any(np.array_equal(before[name], found) for name, found in saved(run).items())
     same(saved(run), by_ledger(run))
     assert tiny.call("--mode=eval", f"--workdir={run}") == 0
-    assert workdir.read_json(run / "eval.json", "")["digests"] == arrays.digests(saved(run))
+    assert storing.read_json(run / "eval.json", "")["digests"] == arrays.digests(saved(run))
 
 
 def test_going_back_to_a_point_gives_the_edits_of_that_point(run, tmp_path):

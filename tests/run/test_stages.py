@@ -5,7 +5,7 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score
-from emsedit_jax.run import workdir
+from emsedit_jax.run import storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.resources import CompileClock
 from emsedit_jax.run.stages import Stages, plain_scores, scores_from
@@ -26,7 +26,7 @@ def reached(stages, name, value, log=None):
 
     def make(keeper):
         if log is not None:
-            workdir.append_jsonl(log, {"stage": name})
+            storing.append_jsonl(log, {"stage": name})
         return value
 
     return stages.reach(name, make, same, same)
@@ -43,7 +43,7 @@ def test_a_stage_is_made_once(tmp_path, clock, capsys):
 def test_rows_of_a_stage_broken_off_are_dropped_and_others_kept(tmp_path, clock):
     folder = Workdir(tmp_path)
     reached(Stages(folder, clock, 0), "first", 1, folder.metrics)
-    workdir.append_jsonl(folder.metrics, {"stage": "second, half done"})
+    storing.append_jsonl(folder.metrics, {"stage": "second, half done"})
     again = Stages(folder, clock, 0)
     reached(again, "first", 1, folder.metrics)
     reached(again, "second", 2, folder.metrics)
@@ -66,7 +66,7 @@ def test_seconds_of_before_count(tmp_path, clock):
 
 def test_scores_come_back_as_they_were():
     scores = {"ES": Score(np.array([1 / 3, 0.1 + 0.2, np.nan]), ("a", "b", "c"))}
-    back = scores_from(json.loads(json.dumps(workdir.plain(plain_scores(scores)))))
+    back = scores_from(json.loads(json.dumps(storing.plain(plain_scores(scores)))))
     np.testing.assert_array_equal(back["ES"].values, scores["ES"].values)
     assert back["ES"].items == scores["ES"].items
 

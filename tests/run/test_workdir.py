@@ -8,7 +8,7 @@ import pytest
 
 from configs import common
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, workdir
+from emsedit_jax.run import arrays, storing, workdir
 
 
 def test_a_new_folder_holds_the_config(tmp_path):
@@ -22,7 +22,7 @@ def test_a_new_folder_holds_the_config(tmp_path):
 
 def test_a_run_broken_off_keeps_its_metrics(tmp_path):
     opened = workdir.open_workdir(tmp_path, common.get_config())
-    workdir.append_jsonl(opened.metrics, {"step": 0})
+    storing.append_jsonl(opened.metrics, {"step": 0})
     workdir.open_workdir(tmp_path, common.get_config())
     assert opened.metrics.read_text() == '{"step": 0}\n'
 
@@ -60,18 +60,18 @@ def test_damaged_or_missing_config(tmp_path):
 
 def test_writing_is_whole_or_not_at_all(tmp_path):
     path = tmp_path / "summary.json"
-    workdir.write_json(path, {"old": 1})
+    storing.write_json(path, {"old": 1})
 
     def half_way():
-        with workdir.replacing(path) as temporary:
+        with storing.replacing(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
         half_way()
     with pytest.raises(TypeError, match="cannot be written as JSON"):
-        workdir.write_json(path, {"new": object()})
-    assert workdir.read_json(path, "no way") == {"old": 1}
+        storing.write_json(path, {"new": object()})
+    assert storing.read_json(path, "no way") == {"old": 1}
     assert [found.name for found in tmp_path.iterdir()] == ["summary.json"]
 
 
@@ -79,13 +79,13 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(tmp_path):
     def full():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(InputError, match="no space left on device"), workdir.replacing(tmp_path / "x.json"):
+    with pytest.raises(InputError, match="no space left on device"), storing.replacing(tmp_path / "x.json"):
         full()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):
-    workdir.write_json(tmp_path / "atomic.json", {})
+    storing.write_json(tmp_path / "atomic.json", {})
     (tmp_path / "plain.json").write_text("{}")
     arrays.write(tmp_path / "x.safetensors", {"x": np.zeros(2)}, "edits", {})
     assert len({path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}) == 1
@@ -93,16 +93,16 @@ def test_written_files_have_ordinary_permissions(tmp_path):
 
 def test_json_holds_arrays_and_no_bare_nan(tmp_path):
     obj = {"a": np.float32(0.5), "b": jnp.arange(2), "c": (1, np.int64(2)), "d": float("nan"), "e": np.float64("inf")}
-    workdir.write_json(tmp_path / "x.json", obj | {"f": tmp_path, "g": "ø"})
+    storing.write_json(tmp_path / "x.json", obj | {"f": tmp_path, "g": "ø"})
     expected = {"a": 0.5, "b": [0, 1], "c": [1, 2], "d": None, "e": None, "f": str(tmp_path), "g": "ø"}
-    assert workdir.read_json(tmp_path / "x.json", "") == expected
+    assert storing.read_json(tmp_path / "x.json", "") == expected
     assert list(json.loads((tmp_path / "x.json").read_text())) == [*expected, "sha256"]
 
 
 def test_metrics_are_on_file_after_every_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in range(2):
-        workdir.append_jsonl(path, {"step": step, "loss": np.float32(0.25)})
+        storing.append_jsonl(path, {"step": step, "loss": np.float32(0.25)})
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert rows[-1] == {"step": step, "loss": 0.25}
     assert len(rows) == 2
@@ -111,7 +111,7 @@ def test_metrics_are_on_file_after_every_step(tmp_path):
 @pytest.mark.parametrize("harm", [("0.5", "0.6"), ('"b"', '"c"'), ('"sha256"', '"sha255"'), ("[", "{")])
 def test_json_that_changed_since_it_was_written_is_refused(tmp_path, harm):
     path = tmp_path / "x.json"
-    workdir.write_json(path, {"a": 0.5, "b": [1, 2]})
+    storing.write_json(path, {"a": 0.5, "b": [1, 2]})
     path.write_text(path.read_text().replace(*harm))
     with pytest.raises(InputError, match=r"x\.json.*; mend it\."):
-        workdir.read_json(path, "mend it")
+        storing.read_json(path, "mend it")

@@ -9,7 +9,7 @@ import pytest
 from emsedit_jax import EditSession, InputError
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import ledger, ledger_files, together, workdir
+from emsedit_jax.run import ledger, ledger_files, storing, together, workdir
 from emsedit_jax.session import files, ready, work
 from emsedit_jax.session.told import Checked, EditReport, FactReport
 from tests.run import tiny
@@ -237,15 +237,25 @@ def no_links(*_, **more):
     raise OSError("another disk")
 
 
-@pytest.mark.parametrize("link", [None, no_links])
-def test_a_session_opened_leaves_the_history_where_it_lies(link, edited, tmp_path, monkeypatch):
+@pytest.fixture(params=[False, True], ids=["one disk", "two disks"])
+def elsewhere(request, monkeypatch) -> bool:
+    """Whether temporary files lie on another disk than those that are kept."""
+    if request.param:
+        monkeypatch.setattr(files.os, "link", no_links)
+    return request.param
+
+
+@pytest.fixture
+def again(elsewhere, edited, tmp_path) -> EditSession:
+    """A session opened from the folder `saved`."""
     edited.save(tmp_path / "saved")
-    if link:
-        monkeypatch.setattr(files.os, "link", link)
-    again = EditSession.load(tmp_path / "saved")
+    return EditSession.load(tmp_path / "saved")
+
+
+def test_a_session_opened_leaves_the_history_where_it_lies(elsewhere, again, tmp_path):
     kept = list(again._folder.ledger.glob("*.safetensors"))
     assert len(kept) == 2
-    assert all(file.is_symlink() if link else file.samefile(tmp_path / "saved/edits" / file.name) for file in kept)
+    assert all(file.is_symlink() if elsewhere else file.samefile(tmp_path / "saved/edits" / file.name) for file in kept)
     again.edit(("Ice melts at", "10 degrees"))
     again.save(tmp_path / "other")
     assert not any(file.is_symlink() for file in (tmp_path / "other" / "edits").iterdir())
@@ -253,12 +263,7 @@ def test_a_session_opened_leaves_the_history_where_it_lies(link, edited, tmp_pat
     assert bits(EditSession.load(tmp_path / "other")) == bits(again)
 
 
-@pytest.mark.parametrize("link", [None, no_links])
-def test_the_folder_that_a_session_was_opened_from_may_go(link, edited, tmp_path, monkeypatch):
-    edited.save(tmp_path / "saved")
-    if link:
-        monkeypatch.setattr(files.os, "link", link)
-    again = EditSession.load(tmp_path / "saved")
+def test_the_folder_that_a_session_was_opened_from_may_go(again, tmp_path):
     again.save(tmp_path / "other")
     shutil.rmtree(tmp_path / "saved")
     again.edit(("Ice melts at", "10 degrees"))
@@ -295,10 +300,10 @@ def test_edits_that_another_program_saved_and_died_are_not_written_over(edited, 
 def test_a_config_of_before_has_what_came_later_at_its_defaults(edited, tmp_path):
     edited.save(tmp_path / "saved")
     for name in ("config.json", "session.json"):
-        found = workdir.read_json(tmp_path / "saved" / name, "")
+        found = storing.read_json(tmp_path / "saved" / name, "")
         del (found["config"] if name == "session.json" else found)["editor"]["grow"]
         found.pop("stride", None)
-        workdir.write_json(tmp_path / "saved" / name, found)
+        storing.write_json(tmp_path / "saved" / name, found)
     assert workdir.saved_config(tmp_path / "saved").editor.grow is False
     again = EditSession.load(tmp_path / "saved")
     again.edit(("Ice melts at", "10 degrees"))
