@@ -12,19 +12,14 @@ Its folder, once saved, is a workdir like that of a run.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import jax
 import ml_collections
-import numpy as np
 
-from emsedit_jax import sharding
 from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, spans
@@ -32,7 +27,7 @@ from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import LM, load_lm
 from emsedit_jax.measure.score import means
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import edits, history, ledger, ledger_files, prepare
+from emsedit_jax.run import edits, ledger, prepare
 from emsedit_jax.run import export as exporting
 from emsedit_jax.run import networks as nets
 from emsedit_jax.run.prepare import Prepared
@@ -41,6 +36,7 @@ from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.session import files, given, lessons, ready, work
 from emsedit_jax.session.files import Saved
 from emsedit_jax.session.given import Facts
+from emsedit_jax.session.past import Past
 from emsedit_jax.session.told import EditReport, ScoreReport
 from emsedit_jax.types import MetaState
 
@@ -81,11 +77,7 @@ class EditSession:
         self.editor = prepare.editor_of(config, lm.config)
         self.state = trajectory.init(self.editor, config.seed)
         self.deltas = no_edit(self.editor.sites)
-        self._folder = Workdir(Path(tempfile.mkdtemp(prefix="emsedit-")))  # of the history, until it is saved
-        weakref.finalize(self, shutil.rmtree, self._folder.path, ignore_errors=True)
-        self._ledger = ledger.create(self._folder.ledger, self.base, self.editor.sites)
-        self._facts: dict[int, list[EditRecord]] = {}  # batch -> its facts with all their prompts
-        self._last: tuple[int, ...] = ()  # batches of the last edit
+        self._past = Past(self.base, self.editor.sites)
         self._states: dict[int, tuple[MetaState, float]] = {}  # a batch that begins an edit -> state, stride before it
         self._stride = 0.0  # times eta, of the first edit that took; 0: there is none yet
         self.networks = "none needed" if not self.editor.method.learned else "untrained"
@@ -189,16 +181,10 @@ class EditSession:
         jax.block_until_ready(deltas)
         seconds = time.monotonic() - began
         told = [work.reports(run, former, deltas, self.config.eval.max_new_tokens) for run in runs]
-        before = len(self._ledger.records)
-        try:
-            self._keep(given.cut(wanted, size), written, told)
-        except BaseException:  # a full disk, Ctrl-C: all of them are written, or none
-            ledger.cut(self._ledger, before)
-            self._facts = {number: some for number, some in self._facts.items() if number <= before}
-            raise
-        self._states[before + 1] = self.state, self._stride
+        batches = self._past.append(given.cut(wanted, size), written, told)
+        self._states[batches[0]] = self.state, self._stride
         self.deltas, self.state, self._stride = deltas, state, stride
-        return EditReport(self._last, tuple(one for reports in told for one in reports), seconds)
+        return EditReport(batches, tuple(one for reports in told for one in reports), seconds)
 
     @overload
     def generate(self, prompts: str, max_new_tokens: int = 32, *, edited: bool = True, **drawing: Any) -> str: ...
@@ -239,21 +225,19 @@ class EditSession:
 
         Returns their facts. Raises InputError for numbers that are not in force.
         """
-        numbers = batches or tuple(number for number in self._last if number in self.batches)
+        numbers = batches or tuple(number for number in self._past.last if number in self.batches)
         if not numbers:
             known = f"; name batches of {spans(sorted(self.batches))}" if self.batches else ""
             raise InputError(f"there is nothing to take back{known}.")
-        deltas, write = history.undo(self._ledger, numbers)
-        write()
-        self.deltas = deltas
+        self.deltas = self._past.undo(numbers)
         if min(numbers) in self._states and not any(number > min(numbers) for number in self.batches):
             self.state, self._stride = self._states[min(numbers)]
-        return tuple(one for number in sorted(set(numbers)) for one in self._facts[number])
+        return tuple(one for number in sorted(set(numbers)) for one in self._past.facts[number])
 
     @property
     def batches(self) -> dict[int, list[EditRecord]]:
         """The batches in force by number, each with its facts."""
-        return {record.number: self._facts[record.number] for record in self._ledger.active()}
+        return self._past.batches
 
     @property
     def facts(self) -> list[EditRecord]:
@@ -268,9 +252,9 @@ class EditSession:
         The folder is a workdir: `launch.py --mode=undo|eval|export|generate --workdir=FOLDER` work on it. Raises
         InputError where something else lies there.
         """
-        made = self.state, self.deltas, self.base, self._ledger, self._facts
+        made = self.state, self.deltas, self.base, self._past.ledger, self._past.facts
         files.write(Path(folder), self.config, self.editor, *made, self.networks, self._stride)
-        files.refer(ledger.read(Workdir(Path(folder)).ledger), self._ledger.path)  # where it was opened from may go
+        self._past.lean_on(Workdir(Path(folder)))
         return Path(folder)
 
     def export(self, folder: str | Path, form: str = "model") -> Path:
@@ -282,12 +266,12 @@ class EditSession:
         Raises InputError where something lies there, or the disk refuses.
         """
         target = Path(folder)
-        exporting.write(form, self._folder, target, self.lm, self.editor.sites, self.deltas, self.base)
+        exporting.write(form, self._past.folder, target, self.lm, self.editor.sites, self.deltas, self.base)
         return target
 
     def close(self) -> None:
         """Removes what the session keeps in the folder of temporary files; it is of no use afterwards."""
-        shutil.rmtree(self._folder.path, ignore_errors=True)
+        self._past.close()
 
     def __repr__(self) -> str:
         facts, batches = len(self.facts), len(self.batches)
@@ -305,20 +289,6 @@ class EditSession:
         plan = given.batches(self.config, self.lm, facts, len(facts), held=held)
         return given.prepared(self.config, self.lm, self.base, self.editor, plan)
 
-    def _keep(self, parts: Sequence[list[EditRecord]], written: Sequence[Any], told: Sequence[Any]) -> None:
-        """Writes the batches into the history."""
-        numbers = []
-        for facts, factors, reports in zip(parts, written, told, strict=True):
-            number = len(self._ledger.records) + 1
-            name = ledger_files.name_of(number)
-            digest = ledger_files.write(self._ledger.path / name, factors)
-            rows = [ledger.row(one) for one in facts]
-            scores = {name: after for name, (_, after) in EditReport((), tuple(reports), 0.0).scores.items()}
-            self._ledger.append(ledger.EDIT, rows, scores, name, digest)
-            self._facts[number] = facts
-            numbers.append(number)
-        self._last = tuple(numbers)
-
     def _open(self, saved: Saved) -> None:
         """Takes over what was saved; the folder itself stays as it is until `save`."""
         if saved.ledger is not None:
@@ -326,17 +296,8 @@ class EditSession:
         if saved.folder.networks.exists():  # merged and compacted edits have none
             self.state = nets.load(nets.file_of(str(saved.folder.path)), self.editor, self.state, self.base)
             self.networks = saved.networks
-        if saved.ledger is None:  # of a run that kept none: its edits are one batch
+        if saved.ledger is None:
             self.deltas = edits.load(saved.folder.edits, self.editor.sites, self.base)
-            dense = ledger_files.write_dense(self._ledger.path / ledger_files.name_of(1), self._on_host())
-            self._ledger.append(ledger.DENSE, (), {}, ledger_files.name_of(1), dense)
-            self._facts = {1: []}
-            return
-        files.refer(saved.ledger, self._ledger.path)
-        self._ledger = ledger.read(self._ledger.path)
-        self.deltas = history.deltas(self._ledger)
-        self._facts, self._stride = dict(saved.facts), saved.stride
-        self._last = tuple(self.batches)[-1:]
-
-    def _on_host(self) -> tuple[np.ndarray, ...]:
-        return tuple(map(sharding.host, self.deltas))
+            self._past.begin_with(self.deltas)
+        else:
+            self.deltas, self._stride = self._past.take_over(saved.ledger, saved.facts), saved.stride

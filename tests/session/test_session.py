@@ -115,7 +115,7 @@ def test_an_edit_that_cannot_be_written_down_is_no_edit(edited, monkeypatch):
         with pytest.raises(OSError, match="no space"):
             edited.edit([(f"The number {number} is called", "seven") for number in range(8)])
     assert bits(edited) == before
-    assert (len(edited.facts), len(ledger.read(edited._ledger.path).records)) == (3, 2)
+    assert (len(edited.facts), len(ledger.read(edited._past.ledger.path).records)) == (3, 2)
     assert edited.edit(("Water boils at", "50 degrees")).batches == (3,)
 
 
@@ -170,7 +170,7 @@ def test_a_solve_that_goes_wrong_changes_nothing(edited):
     broken = session(**{"editor.lr": 1e38})
     with pytest.raises(InputError, match="have diverged"):
         broken.edit(FACTS)
-    assert (broken.facts, broken._ledger.records) == ([], [])
+    assert (broken.facts, broken._past.ledger.records) == ([], [])
     assert bits(edited) == before
 
 
@@ -253,7 +253,7 @@ def again(elsewhere, edited, tmp_path) -> EditSession:
 
 
 def test_a_session_opened_leaves_the_history_where_it_lies(elsewhere, again, tmp_path):
-    kept = list(again._folder.ledger.glob("*.safetensors"))
+    kept = list(again._past.folder.ledger.glob("*.safetensors"))
     assert len(kept) == 2
     assert all(file.is_symlink() if elsewhere else file.samefile(tmp_path / "saved/edits" / file.name) for file in kept)
     again.edit(("Ice melts at", "10 degrees"))
@@ -465,7 +465,7 @@ def test_an_edit_that_never_gains_is_told_and_changes_nothing(monkeypatch):
     )
     with pytest.raises(InputError, match="however short a step, its answers do not gain by it"):
         one.edit(FACTS[1])
-    assert (one.facts, one._ledger.records) == ([], [])
+    assert (one.facts, one._past.ledger.records) == ([], [])
 
 
 def test_growing_is_for_models_of_which_nothing_is_known():
