@@ -108,6 +108,7 @@ def plan_tasks(
     max_tokens: int | None = None,
     pass_tokens: int | None = None,
     parts: int = 1,
+    can_skip: bool = True,
 ) -> EditPlan:
     """Draws batches without replacement, tokenises them and plans one shape for each kind.
 
@@ -123,6 +124,7 @@ def plan_tasks(
       max_tokens: the longest prompt with answer that the model takes.
       pass_tokens: tokens of a part of a pass; a kind of a batch with more comes in several passes. None: always in one.
       parts: of every pass, one a device that it is spread over.
+      can_skip: bad rows can be left out by a flag, which a refusal then names.
 
     Raises: InputError for too few records, sizes below 1, an unknown token rule, rows that are no such draw, and cues
       that tokenise to nothing or are too long.
@@ -132,7 +134,7 @@ def plan_tasks(
         raise InputError(f"A micro-batch needs at least 1 prompt: set dataset.batch_size, now {batch_size}.")
     rows = draw(records, n_edits, num_batches, seed) if rows is None else _replay(rows, records, n_edits, num_batches)
     drawn = [[records[row] for row in batch] for batch in rows.tolist()]
-    items = _tokenized(drawn, tokenizer, max_tokens)
+    items = _tokenized(drawn, tokenizer, max_tokens, can_skip)
     plan = EditPlan(
         rows=rows,
         shapes={},
@@ -229,7 +231,7 @@ def _replay(rows: np.ndarray, records: Sequence[EditRecord], n_edits: int, num_b
 
 
 def _tokenized(
-    drawn: Sequence[Sequence[EditRecord]], tokenizer: Tokenizer, max_tokens: int | None
+    drawn: Sequence[Sequence[EditRecord]], tokenizer: Tokenizer, max_tokens: int | None, can_skip: bool
 ) -> dict[str, list[list[TokenItem]]]:
     """All cues of all kinds, tokenised in one go each, batch by batch. Raises: InputError with all that cannot be."""
     found, faults = {}, []
@@ -239,7 +241,7 @@ def _tokenized(
         sizes = [sum(len(record.cues(kind)) for record in batch) for batch in drawn]
         found[kind] = [list(itertools.islice(given, size)) for size in sizes]
         faults += bad
-    refuse(faults)
+    refuse(faults, can_skip)
     return found
 
 

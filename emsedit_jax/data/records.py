@@ -122,8 +122,7 @@ def _parsed(reader: Reader, rows: Sequence[Any], numbers: range, called: str, ro
 def refusal(name: str, path: str | Path, found: Loaded, can_skip: bool = True) -> InputError:
     """What to say of a file with bad rows."""
     if not can_skip:
-        advice = "Correct these rows (they count from 0), or take them out of the file"
-        return InputError(f"{path}: {report(found.faults)}. {advice}.")
+        return InputError(f"{path}: {report(found.faults)}. Correct these rows, or take them out of the file.")
     skip = f", or leave such rows out with {SKIP}" if found.records else ""
     return InputError(f"{path}: {report(found.faults)}. Correct the file, or the data set's name ({name}){skip}.")
 

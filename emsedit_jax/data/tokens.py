@@ -51,14 +51,15 @@ def tokenize(
     """
     items = attempt(cues, tokenizer, max_tokens=max_tokens)
     faults = [Fault(source, str(one)) for source, one in zip(sources, items, strict=True) if isinstance(one, RowFault)]
-    refuse(faults, "Correct these rows")
+    refuse(faults, can_skip=False)
     return [item for item in items if isinstance(item, TokenItem)]
 
 
-def refuse(faults: Sequence[Fault], advice: str = f"Correct these rows, or leave them out with {SKIP}") -> None:
-    """Raises: InputError if there are any faults; `advice`: what to do about them (facts can be left out)."""
+def refuse(faults: Sequence[Fault], can_skip: bool) -> None:
+    """Raises: InputError if there are any faults; `can_skip`: bad rows can be left out by a flag."""
     if faults:
-        raise InputError(f"{report(faults)}. {advice}.")
+        skip = f", or leave them out with {SKIP}" if can_skip else ""
+        raise InputError(f"{report(faults)}. Correct these rows{skip}.")
 
 
 def attempt(

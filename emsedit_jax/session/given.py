@@ -15,7 +15,6 @@ from emsedit_jax.data import batching, checks, nearby, records
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.cues import Cue, EditRecord, Role
 from emsedit_jax.data.scoring import plan_scoring
-from emsedit_jax.data.tokens import refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
@@ -112,8 +111,6 @@ def batches(
 
     Raises InputError with all that cannot be tokenised.
     """
-    drawn = facts if num_batches is None else facts[: num_batches * n_edits]
-    refuse(checks.usable(drawn, lm.tokenizer, lm.config.max_length)[1], "Correct these facts, or take them out")
     plan = batching.plan_tasks(
         facts,
         lm.tokenizer,
@@ -123,6 +120,7 @@ def batches(
         token=config.editor.token,
         max_tokens=lm.config.max_length,
         pass_tokens=config.dataset.batch_tokens,
+        can_skip=False,
         parts=sharding.size(sharding.DATA),
     )
     if held:

@@ -104,9 +104,9 @@ def test_all_that_cannot_be_used_is_told(letters):
 
 
 def test_facts_can_be_left_out():
-    refuse([])
+    refuse([], can_skip=True)
     with pytest.raises(InputError) as caught:
-        refuse([Fault("a.json row 3 (edit)", "why")])
+        refuse([Fault("a.json row 3 (edit)", "why")], can_skip=True)
     assert str(caught.value) == (
         "1 bad row (counting from 0): a.json row 3 (edit): why. "
         "Correct these rows, or leave them out with --config.dataset.on_bad_row=skip."

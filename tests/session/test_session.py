@@ -155,6 +155,7 @@ def test_generate_with_and_without_the_edits(edited):
         ([("x is", "a"), ("x is", "b")], "answer 'x is' differently"),
         ([("x is", "a"), "x"], "row 1"),
         ("nowhere.csv", "no such file"),
+        ([("x " * 3000, "y")], r"the model takes \d+\. Correct these rows\.$"),  # no flag leaves them out here
     ],
 )
 def test_facts_that_are_not_in_order_change_nothing(facts, fault, edited):
