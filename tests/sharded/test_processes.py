@@ -1,6 +1,7 @@
 """Several processes as one run: the numbers of one process, files of the first alone, and no survivor of a loss."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -81,6 +82,17 @@ def test_two_processes_make_the_run_of_one(tmp_path):
     assert "files in" not in second
     names = {path.name for path in (tmp_path / "alone").iterdir()}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
+
+
+def test_each_process_reads_its_own_part_of_the_weights(tmp_path):
+    port = str(free_port())
+    command = [sys.executable, "-m", "tests.sharded.reader", port, "2"]
+    finished([[*command, str(number), str(tiny.MODEL), str(tmp_path)] for number in range(2)], tmp_path)
+    mine, theirs = (json.loads((tmp_path / f"read{number}.json").read_text()) for number in range(2))
+    assert mine.keys() == theirs.keys()
+    name = "model.layers.0.mlp.gate_proj.weight"  # 56 x 32, divided along its first axis
+    assert sorted(mine[name] + theirs[name]) == [[[start, start + 14], [0, 32]] for start in range(0, 56, 14)]
+    assert len(mine[name]) == len(theirs[name]) == 2
 
 
 @pytest.mark.long
