@@ -52,7 +52,7 @@ def product(
     """`x (W + delta)` of each part in one product: on a CPU each packs W anew. All parts but the last are constants.
 
     Its derivative is a product for the last part's rows alone, which JAX would take for all of them. An edited weight
-    is summed up where it is used, and again on the way back: those of all sites are as large as the edits.
+    is summed up where it is used, and kept for the way back.
     """
     if len(parts) == 1 and delta_kv is None:
         return (jnp.matmul(parts[0], w_kv, precision=precision(w_kv)),)
@@ -70,19 +70,20 @@ def _edited(w_kv: Array, delta_kv: Array | None, before: Array) -> Array:
 
 @jax.custom_vjp
 def _product(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[Array, ...]:
-    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
-    found = jnp.matmul(rows, _edited(w_kv, delta_kv, rows), precision=precision(w_kv))
-    return cut(found, parts) if len(parts) > 1 else (found,)
+    return _product_forth(parts, w_kv, delta_kv)[0]
 
 
 def _product_forth(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[tuple[Array, ...], tuple]:
-    return _product(parts, w_kv, delta_kv), (parts, w_kv, delta_kv)
+    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+    edited_kv = _edited(w_kv, delta_kv, rows)
+    found = jnp.matmul(rows, edited_kv, precision=precision(w_kv))
+    return cut(found, parts) if len(parts) > 1 else (found,), (parts, edited_kv, delta_kv)
 
 
 def _product_back(given: tuple, found: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array, Array | None]:
-    (*fixed, last), w_kv, delta_kv = given
-    multiply = functools.partial(jnp.einsum, precision=precision(w_kv))
-    of_last = multiply("...v,kv->...k", found[-1], _edited(w_kv, delta_kv, found[-1]))
+    (*fixed, last), edited_kv, delta_kv = given
+    multiply = functools.partial(jnp.einsum, precision=precision(edited_kv))
+    of_last = multiply("...v,kv->...k", found[-1], edited_kv)
     of_weight = multiply("...k,...v->kv", last, found[-1])
     return (*map(jnp.zeros_like, fixed), of_last), of_weight, None if delta_kv is None else of_weight
 
@@ -139,7 +140,9 @@ def rope_tables(config: LMConfig, positions_bt: Int[AnyArray, "b t"], local: boo
     """Cosine and sine of every position's angles in float32; `local`: those of windowed layers."""
     frequencies = jnp.asarray(inverse_frequencies(config, local), jnp.float32)
     angles = positions_bt[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    once = jnp.eye(len(frequencies), dtype=jnp.float32)  # XLA takes cosines anew wherever they are used, products not
+    cos, sin = jnp.matmul(jnp.stack([jnp.cos(angles), jnp.sin(angles)]), once, precision=jax.lax.Precision.HIGHEST)
+    return cos, sin
 
 
 def rotate(x: Float[Array, "b t heads e"], rope: Rope, neighbours: bool = False) -> Float[Array, "b t heads e"]:
@@ -170,10 +173,12 @@ def attend(
     """Grouped-query attention; scores and softmax in float32. The output is flattened over heads, o = h * e."""
     b, t, h, e = q_bthe.shape
     g = k_buge.shape[2]
-    q = q_bthe.reshape(b, t, g, h // g, e)
+    # laid out once as products want them: XLA would choose others, and copy scores between them
+    q_bgqte = q_bthe.reshape(b, t, g, h // g, e).transpose(0, 2, 3, 1, 4)
+    k_bgue, v_bgue = (one.transpose(0, 2, 1, 3) for one in (k_buge, v_buge))
     product = functools.partial(jnp.einsum, precision=precision(v_buge))
-    scores = product("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * config.scale
+    scores = product("bgqte,bgue->bgqtu", q_bgqte, k_bgue, preferred_element_type=jnp.float32) * config.scale
     scores = cap(scores, config.attention_cap)
     scores = jnp.where(mask_btu[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_buge.dtype)
-    return product("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)
+    return product("bgqtu,bgue->bgqte", weights, v_bgue).transpose(0, 3, 1, 2, 4).reshape(b, t, h * e)
