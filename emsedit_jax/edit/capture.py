@@ -15,33 +15,33 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layout import of_batch
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Batch, Deltas, Sites, Trace
+from emsedit_jax.types import Batch, BySite, Deltas, Sites, Trace
 
 
-def cross_entropy(logits_aV: Float[Array, "a V"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " a"]]:
+def cross_entropy(logits_Va: Float[Array, "V a"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " a"]]:
     """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats."""
-    ce_a = _cross_entropy(logits_aV, batch.labels_a)
+    ce_a = _cross_entropy(logits_Va, batch.labels_a)
     return jnp.sum(ce_a * batch.weights_a), ce_a
 
 
 @jax.custom_vjp
-def _cross_entropy(logits_aV: Array, labels_a: Array) -> Array:
-    return _cross_entropy_forth(logits_aV, labels_a)[0]
+def _cross_entropy(logits_Va: Array, labels_a: Array) -> Array:
+    return _cross_entropy_forth(logits_Va, labels_a)[0]
 
 
-def _cross_entropy_forth(logits_aV: Array, labels_a: Array) -> tuple[Array, tuple]:
+def _cross_entropy_forth(logits_Va: Array, labels_a: Array) -> tuple[Array, tuple]:
     used_a = labels_a >= 0
-    label_logits_a = jnp.take_along_axis(logits_aV, jnp.where(used_a, labels_a, 0)[:, None], axis=1)[:, 0]
-    total_a = jax.nn.logsumexp(logits_aV, axis=1)
-    return jnp.where(used_a, total_a - label_logits_a, 0.0), (logits_aV, labels_a, total_a)
+    label_logits_a = jnp.take_along_axis(logits_Va, jnp.where(used_a, labels_a, 0)[None], axis=0)[0]
+    total_a = jax.nn.logsumexp(logits_Va, axis=0)
+    return jnp.where(used_a, total_a - label_logits_a, 0.0), (logits_Va, labels_a, total_a)
 
 
 def _cross_entropy_back(given: tuple, found_a: Array) -> tuple[Array, None]:
     """`(softmax - one at the label) found` in one go over the logits; JAX would scatter into another array of them."""
-    logits_aV, labels_a, total_a = given
-    at_label_aV = jnp.arange(logits_aV.shape[1]) == labels_a[:, None]
-    softmax_aV = jnp.exp(logits_aV - total_a[:, None])
-    return jnp.where(labels_a >= 0, found_a, 0.0)[:, None] * (softmax_aV - at_label_aV), None
+    logits_Va, labels_a, total_a = given
+    at_label_Va = jnp.arange(logits_Va.shape[0])[:, None] == labels_a
+    softmax_Va = jnp.exp(logits_Va - total_a)
+    return jnp.where(labels_a >= 0, found_a, 0.0) * (softmax_Va - at_label_Va), None
 
 
 _cross_entropy.defvjp(_cross_entropy_forth, _cross_entropy_back)
@@ -95,15 +95,17 @@ def capture(
     """
 
     def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch) -> tuple:
-        def loss_of(probes: Deltas):
-            logits_aV, keys = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch, probes)
-            loss, ce_a = cross_entropy(logits_aV, batch)
+        def loss_of(probes: BySite):
+            given = config, sites, params, deltas, prefix_md, batch, probes
+            logits_Va, keys = decoder.answer_logits(*given, vocabulary_first=True)
+            loss, ce_a = cross_entropy(logits_Va, batch)
             return loss, (keys, ce_a)
 
         n = batch.capture_at_n.shape[0]
-        probes = tuple(jnp.zeros((len(group.layers), n, group.v), jnp.float32) for group in sites)
+        probes = tuple((jnp.zeros((n, group.v), jnp.float32),) * len(group.layers) for group in sites)
         loss, pull, (keys, ce_a) = jax.vjp(loss_of, probes, has_aux=True)
-        (grads,) = pull(jnp.ones_like(loss))
+        (by_site,) = pull(jnp.ones_like(loss))
+        grads = tuple(map(jnp.stack, by_site))  # probes in one array would be pulled back as a sum of such arrays
         return keys, grads, jnp.asarray(batch.captured_n), sharding.total(loss), ce_a
 
     rows_snx = jax.sharding.PartitionSpec(None, sharding.DATA)

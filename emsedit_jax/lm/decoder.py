@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -171,8 +171,10 @@ def embed(
     return x + params["positions"]["w"][positions] if config.learned_positions else x
 
 
-def layer_taps(sites: Sites, layer: int, deltas: Deltas | BySite | None, probes: Deltas | None) -> dict[str, Tap]:
-    """The taps of one layer by module path, out of the per-shape stacks."""
+def layer_taps(
+    sites: Sites, layer: int, deltas: Deltas | BySite | None, probes: Deltas | BySite | None
+) -> dict[str, Tap]:
+    """The taps of one layer by module path, out of the per-shape stacks or what they hold."""
     taps: dict[str, Tap] = {}
     for number, group in enumerate(sites):
         for s, place in enumerate(zip(group.layers, group.modules, strict=True)):
@@ -235,9 +237,13 @@ def answer_logits(
     deltas: Deltas | BySite | None,
     prefix_md: Float[Array, "m d"],
     batch: Batch,
-    probes: Deltas | None = None,
-) -> tuple[Float[Array, "a V"], Keys]:
+    probes: Deltas | BySite | None = None,
+    *,
+    vocabulary_first: bool = False,
+) -> tuple[Float[Array, "a V"] | Float[Array, "V a"], Keys]:
     """`suffix`, for the logits of the answers' rows alone: b x t x vocabulary is never built.
+
+    With `vocabulary_first` they are [V a].
 
     In the last layer the rows of p are needed for their keys and values only. Where none but answers' rows are probed,
     the rows of p and a go through the layers apart: none of p depends on a probe, so nothing is pulled back there.
@@ -264,7 +270,8 @@ def answer_logits(
         if apart and not last:
             parts = jax.lax.stop_gradient(parts[0]), parts[1]  # no earlier token sees a later one's probe
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
-    return logits(config, params, parts[-1][-a:]), _by_group(sites, found) if probes is not None else ()
+    head = logits_by_token if vocabulary_first else logits
+    return head(config, params, parts[-1][-a:]), _by_group(sites, found) if probes is not None else ()
 
 
 def _by_group(sites: Sites, found: dict[tuple[int, str], Array]) -> Keys:
@@ -273,10 +280,20 @@ def _by_group(sites: Sites, found: dict[tuple[int, str], Array]) -> Keys:
 
 def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Float[Array, "*rows V"]:
     """Final norm and head; float32."""
-    y = norm(config, params["norm"], x)
+    head_Vd, bias, how = _head(config, params)
+    scores = jnp.einsum("...d,Vd->...V", norm(config, params["norm"], x), head_Vd, **how)
+    return cap(scores if bias is None else scores + bias, config.logit_cap)
+
+
+def logits_by_token(config: LMConfig, params: Params, x_ad: Float[Array, "a d"]) -> Float[Array, "V a"]:
+    """The same with the vocabulary first: for few rows a CPU is a quarter faster at that, and at sums over it."""
+    head_Vd, bias, how = _head(config, params)
+    scores_Va = jnp.einsum("Vd,ad->Va", head_Vd, norm(config, params["norm"], x_ad), **how)
+    return cap(scores_Va if bias is None else scores_Va + bias[:, None], config.logit_cap)
+
+
+def _head(config: LMConfig, params: Params) -> tuple[Array, Array | None, dict[str, Any]]:
+    """(weight, bias if any, how to multiply by it)."""
     head_Vd = params["embed" if config.tied_head else "head"]["w"]
-    whole = {"precision": precision(head_Vd), "preferred_element_type": jnp.float32}
-    scores = jnp.einsum("...d,Vd->...V", y, head_Vd, **whole)
-    if config.head_bias:
-        scores = scores + params["head"]["b"].astype(jnp.float32)
-    return cap(scores, config.logit_cap)
+    bias = params["head"]["b"].astype(jnp.float32) if config.head_bias else None
+    return head_Vd, bias, {"precision": precision(head_Vd), "preferred_element_type": jnp.float32}

@@ -111,8 +111,8 @@ def add_equiv(
 
     def of_part(params: Params, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
         def loss_of(deltas: BySite):
-            logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
-            loss, ce_a = cross_entropy(logits_aV, batch)
+            given = config, sites, params, deltas, prefix_md, batch
+            loss, ce_a = cross_entropy(decoder.answer_logits(*given, vocabulary_first=True)[0], batch)
             return weight * loss, ce_a
 
         (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(by_site(deltas))
@@ -161,13 +161,13 @@ def add_locality(
 
     def of_part(params: Params, before: Deltas, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
         def log_probs(deltas: Deltas | BySite) -> Array:
-            logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
-            return jax.nn.log_softmax(logits_aV, axis=-1)
+            given = config, sites, params, deltas, prefix_md, batch
+            return jax.nn.log_softmax(decoder.answer_logits(*given, vocabulary_first=True)[0], axis=0)
 
-        reference_aV = jax.lax.stop_gradient(log_probs(before))
+        reference_Va = jax.lax.stop_gradient(log_probs(before))
 
         def loss_of(deltas: BySite):
-            kl_a = jnp.sum(jnp.exp(reference_aV) * (reference_aV - log_probs(deltas)), axis=-1)
+            kl_a = jnp.sum(jnp.exp(reference_Va) * (reference_Va - log_probs(deltas)), axis=0)
             kl_a = jnp.where(batch.labels_a >= 0, kl_a, 0.0)
             return weight * jnp.sum(kl_a * batch.weights_a), kl_a
 

@@ -144,8 +144,9 @@ def test_in_the_last_layer_prompts_rows_are_there_for_keys_and_values():
 def test_captured_answers_are_pulled_back_through_their_own_rows_alone():
     captured, _ = counted("ans")
     assert captured[27 + 16] == FORWARD + LAST  # forward, together
-    forward, backward = 4 + 1, 1 + 2 * 7 + 4  # o, gate, up, down, head; all of these, but q, k, v of the lowest layer
+    forward, backward = 4, 1 + 2 * 7 + 4  # o, gate, up, down; head and all, but q, k, v of the lowest layer
     assert captured[16] == forward + backward
+    assert captured[CONFIG.vocabulary] == 1  # the head, whose logits have the vocabulary first
     assert 27 not in captured
 
 
