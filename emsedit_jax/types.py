@@ -7,6 +7,7 @@ Letters, in every shape suffix, comment and einsum of the package (`keys_snk` ha
     s  edit sites of one shape  n  captured token rows    a  answer token rows
     k  key width (site input)   v  value width (site output)                   r  hypernetwork rank
     i  edit step                p  other token rows       m  all token rows: those of p, then those of a
+    V  vocabulary
 
 "METHODS section 3" in a docstring is a section of `docs/METHODS.md`.
 """
@@ -142,6 +143,7 @@ class NormStats:
 
 Deltas = tuple[Float[Array, "_s _k _v"], ...]  # float32, one per SiteGroup: an edit. Dropping it is un-editing.
 BySite = tuple[tuple[Float[Array, "_k _v"], ...], ...]  # the same, every site an array of its own
+Probes = tuple[tuple[Float[Array, "_n _v"], ...], ...]  # likewise, of a capture: zeros that its gradient is taken at
 Stats = tuple[NormStats, ...]  # one per SiteGroup
 Theta = tuple[Any, ...]  # one network's parameters, a dict per SiteGroup; None where an editor has no network
 

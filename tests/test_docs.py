@@ -74,8 +74,8 @@ def check_the_new_editor(names: dict) -> None:
     @jax.jit
     @jax.grad
     def gradient(deltas, batch):
-        given = lm.config, places, lm.params, deltas, prefix_md, batch
-        return capture.cross_entropy(decoder.answer_logits(*given, vocabulary_first=True)[0], batch)[0]
+        x_ad, _ = decoder.answer_states(lm.config, places, lm.params, deltas, prefix_md, batch)
+        return capture.cross_entropy(decoder.logits_Va(lm.config, lm.params, x_ad), batch)[0]
 
     start = names["step"].no_edit(places)
     (expected,) = jax.tree.map(lambda one: -0.01 * one, gradient(start, batch))

@@ -15,11 +15,15 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.layout import of_batch
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import Batch, BySite, Deltas, Sites, Trace
+from emsedit_jax.types import Batch, Deltas, Probes, Sites, Trace
 
 
 def cross_entropy(logits_Va: Float[Array, "V a"], batch: Batch) -> tuple[Float[Array, ""], Float[Array, " a"]]:
-    """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats."""
+    """(weighted sum over answer rows, each row's own cross-entropy; zero where unused), in nats.
+
+    The logits have the vocabulary first (`decoder.logits_Va`).
+    """
+    assert logits_Va.shape[1:] == batch.labels_a.shape
     ce_a = _cross_entropy(logits_Va, batch.labels_a)
     return jnp.sum(ce_a * batch.weights_a), ce_a
 
@@ -95,17 +99,16 @@ def capture(
     """
 
     def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch) -> tuple:
-        def loss_of(probes: BySite):
-            given = config, sites, params, deltas, prefix_md, batch, probes
-            logits_Va, keys = decoder.answer_logits(*given, vocabulary_first=True)
-            loss, ce_a = cross_entropy(logits_Va, batch)
+        def loss_of(probes: Probes):
+            x_ad, keys = decoder.answer_states(config, sites, params, deltas, prefix_md, batch, probes)
+            loss, ce_a = cross_entropy(decoder.logits_Va(config, params, x_ad), batch)
             return loss, (keys, ce_a)
 
         n = batch.capture_at_n.shape[0]
         probes = tuple((jnp.zeros((n, group.v), jnp.float32),) * len(group.layers) for group in sites)
         loss, pull, (keys, ce_a) = jax.vjp(loss_of, probes, has_aux=True)
-        (by_site,) = pull(jnp.ones_like(loss))
-        grads = tuple(map(jnp.stack, by_site))  # probes in one array would be pulled back as a sum of such arrays
+        (grads_of_sites,) = pull(jnp.ones_like(loss))
+        grads = tuple(map(jnp.stack, grads_of_sites))  # of probes in one array: a sum of as many, zeros but for a site
         return keys, grads, jnp.asarray(batch.captured_n), sharding.total(loss), ce_a
 
     rows_snx = jax.sharding.PartitionSpec(None, sharding.DATA)

@@ -32,7 +32,7 @@ from emsedit_jax.lm.layers import (
 )
 from emsedit_jax.lm.layout import Captured, Layout, captured_of, cut, of_batch
 from emsedit_jax.lm.params import Params
-from emsedit_jax.types import AnyArray, Batch, BySite, Deltas, Sites
+from emsedit_jax.types import AnyArray, Batch, BySite, Deltas, Probes, Sites
 
 Keys = tuple[Float[Array, "_s _n _k"], ...]
 Parts = tuple[Float[Array, "_m d"], ...]  # hidden states of all tokens, in one array or cut in several
@@ -171,10 +171,8 @@ def embed(
     return x + params["positions"]["w"][positions] if config.learned_positions else x
 
 
-def layer_taps(
-    sites: Sites, layer: int, deltas: Deltas | BySite | None, probes: Deltas | BySite | None
-) -> dict[str, Tap]:
-    """The taps of one layer by module path, out of the per-shape stacks or what they hold."""
+def layer_taps(sites: Sites, layer: int, deltas: Deltas | BySite | None, probes: Probes | None) -> dict[str, Tap]:
+    """The taps of one layer by module path, out of the per-shape stacks, or of the same site by site."""
     taps: dict[str, Tap] = {}
     for number, group in enumerate(sites):
         for s, place in enumerate(zip(group.layers, group.modules, strict=True)):
@@ -211,7 +209,7 @@ def suffix(
     x_btd: Float[Array, "b t d"],
     positions_bt: Int[AnyArray, "b t"],
     segments_bt: Int[AnyArray, "b t"],
-    probes: Deltas | None = None,
+    probes: Probes | None = None,
     capture_at_n: Int[AnyArray, " n"] | None = None,
 ) -> tuple[Float[Array, "b t d"], Keys]:
     """From the prefix's hidden states to the last layer's (before the final norm), with edits in place.
@@ -230,20 +228,16 @@ def suffix(
     return x_btd, _by_group(sites, found) if probes is not None else ()
 
 
-def answer_logits(
+def answer_states(
     config: LMConfig,
     sites: Sites,
     params: Params,
     deltas: Deltas | BySite | None,
     prefix_md: Float[Array, "m d"],
     batch: Batch,
-    probes: Deltas | BySite | None = None,
-    *,
-    vocabulary_first: bool = False,
-) -> tuple[Float[Array, "a V"] | Float[Array, "V a"], Keys]:
-    """`suffix`, for the logits of the answers' rows alone: b x t x vocabulary is never built.
-
-    With `vocabulary_first` they are [V a].
+    probes: Probes | None = None,
+) -> tuple[Float[Array, "a d"], Keys]:
+    """`suffix`, for the answers' rows alone, so that logits of all b x t tokens are never built.
 
     In the last layer the rows of p are needed for their keys and values only. Where none but answers' rows are probed,
     the rows of p and a go through the layers apart: none of p depends on a probe, so nothing is pulled back there.
@@ -270,8 +264,19 @@ def answer_logits(
         if apart and not last:
             parts = jax.lax.stop_gradient(parts[0]), parts[1]  # no earlier token sees a later one's probe
         found |= {(number, module): keys_nk for module, keys_nk in inputs.items()}
-    head = logits_by_token if vocabulary_first else logits
-    return head(config, params, parts[-1][-a:]), _by_group(sites, found) if probes is not None else ()
+    return parts[-1][-a:], _by_group(sites, found) if probes is not None else ()
+
+
+def answer_logits(
+    config: LMConfig,
+    sites: Sites,
+    params: Params,
+    deltas: Deltas | BySite | None,
+    prefix_md: Float[Array, "m d"],
+    batch: Batch,
+) -> Float[Array, "a V"]:
+    """The logits of the answers' rows."""
+    return logits(config, params, answer_states(config, sites, params, deltas, prefix_md, batch)[0])
 
 
 def _by_group(sites: Sites, found: dict[tuple[int, str], Array]) -> Keys:
@@ -285,11 +290,11 @@ def logits(config: LMConfig, params: Params, x: Float[Array, "*rows d"]) -> Floa
     return cap(scores if bias is None else scores + bias, config.logit_cap)
 
 
-def logits_by_token(config: LMConfig, params: Params, x_ad: Float[Array, "a d"]) -> Float[Array, "V a"]:
-    """The same with the vocabulary first: for few rows a CPU is a quarter faster at that, and at sums over it."""
+def logits_Va(config: LMConfig, params: Params, x_ad: Float[Array, "a d"]) -> Float[Array, "V a"]:
+    """`logits` with the vocabulary first: of few rows that product, and sums over V, take a CPU a quarter less time."""
     head_Vd, bias, how = _head(config, params)
-    scores_Va = jnp.einsum("Vd,ad->Va", head_Vd, norm(config, params["norm"], x_ad), **how)
-    return cap(scores_Va if bias is None else scores_Va + bias[:, None], config.logit_cap)
+    scores = jnp.einsum("Vd,ad->Va", head_Vd, norm(config, params["norm"], x_ad), **how)
+    return cap(scores if bias is None else scores + bias[:, None], config.logit_cap)
 
 
 def _head(config: LMConfig, params: Params) -> tuple[Array, Array | None, dict[str, Any]]:

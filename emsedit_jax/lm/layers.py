@@ -52,7 +52,7 @@ def product(
     """`x (W + delta)` of each part in one product: on a CPU each packs W anew. All parts but the last are constants.
 
     Its derivative is a product for the last part's rows alone, which JAX would take for all of them. An edited weight
-    is summed up where it is used, and kept for the way back.
+    is summed up where it is used, and again on the way back: those of all sites are as large as the edits.
     """
     if len(parts) == 1 and delta_kv is None:
         return (jnp.matmul(parts[0], w_kv, precision=precision(w_kv)),)
@@ -70,20 +70,19 @@ def _edited(w_kv: Array, delta_kv: Array | None, before: Array) -> Array:
 
 @jax.custom_vjp
 def _product(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[Array, ...]:
-    return _product_forth(parts, w_kv, delta_kv)[0]
+    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+    found = jnp.matmul(rows, _edited(w_kv, delta_kv, rows), precision=precision(w_kv))
+    return cut(found, parts) if len(parts) > 1 else (found,)
 
 
 def _product_forth(parts: tuple[Array, ...], w_kv: Array, delta_kv: Array | None) -> tuple[tuple[Array, ...], tuple]:
-    rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
-    edited_kv = _edited(w_kv, delta_kv, rows)
-    found = jnp.matmul(rows, edited_kv, precision=precision(w_kv))
-    return cut(found, parts) if len(parts) > 1 else (found,), (parts, edited_kv, delta_kv)
+    return _product(parts, w_kv, delta_kv), (parts, w_kv, delta_kv)
 
 
 def _product_back(given: tuple, found: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array, Array | None]:
-    (*fixed, last), edited_kv, delta_kv = given
-    multiply = functools.partial(jnp.einsum, precision=precision(edited_kv))
-    of_last = multiply("...v,kv->...k", found[-1], edited_kv)
+    (*fixed, last), w_kv, delta_kv = given
+    multiply = functools.partial(jnp.einsum, precision=precision(w_kv))
+    of_last = multiply("...v,kv->...k", found[-1], _edited(w_kv, delta_kv, found[-1]))
     of_weight = multiply("...k,...v->kv", last, found[-1])
     return (*map(jnp.zeros_like, fixed), of_last), of_weight, None if delta_kv is None else of_weight
 
@@ -140,8 +139,9 @@ def rope_tables(config: LMConfig, positions_bt: Int[AnyArray, "b t"], local: boo
     """Cosine and sine of every position's angles in float32; `local`: those of windowed layers."""
     frequencies = jnp.asarray(inverse_frequencies(config, local), jnp.float32)
     angles = positions_bt[..., None].astype(jnp.float32) * frequencies
-    once = jnp.eye(len(frequencies), dtype=jnp.float32)  # XLA takes cosines anew wherever they are used, products not
-    cos, sin = jnp.matmul(jnp.stack([jnp.cos(angles), jnp.sin(angles)]), once, precision=jax.lax.Precision.HIGHEST)
+    tables = jnp.stack([jnp.cos(angles), jnp.sin(angles)])
+    identity = jnp.eye(len(frequencies), dtype=jnp.float32)  # exact; XLA takes cosines anew in every use, products not
+    cos, sin = jnp.matmul(tables, identity, precision=jax.lax.Precision.HIGHEST)
     return cos, sin
 
 
@@ -173,7 +173,7 @@ def attend(
     """Grouped-query attention; scores and softmax in float32. The output is flattened over heads, o = h * e."""
     b, t, h, e = q_bthe.shape
     g = k_buge.shape[2]
-    # laid out once as products want them: XLA would choose others, and copy scores between them
+    # heads first, as batched products want them: left to itself, XLA picks other layouts and copies scores between them
     q_bgqte = q_bthe.reshape(b, t, g, h // g, e).transpose(0, 2, 3, 1, 4)
     k_bgue, v_bgue = (one.transpose(0, 2, 1, 3) for one in (k_buge, v_buge))
     product = functools.partial(jnp.einsum, precision=precision(v_buge))

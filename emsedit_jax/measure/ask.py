@@ -93,7 +93,7 @@ def _sums(batch: Batch, values_a: Array | np.ndarray) -> Float[np.ndarray, " pro
 def _logprobs(
     config: LMConfig, sites: Sites, params: Params, deltas: Deltas, prefix_md: Array, batch: Batch
 ) -> Float[Array, "a V"]:
-    return jax.nn.log_softmax(decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)[0], axis=-1)
+    return jax.nn.log_softmax(decoder.answer_logits(config, sites, params, deltas, prefix_md, batch), axis=-1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -94,7 +94,7 @@ def _read(
     """(log-probability of each token, whether it is the likeliest) at each answer row; anything where unused."""
 
     def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch, words_aw: Array):
-        logits_aV = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)[0]
+        logits_aV = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
         logprob_aw = jnp.take_along_axis(jax.nn.log_softmax(logits_aV, axis=-1), words_aw, axis=-1)
         return logprob_aw, words_aw == jnp.argmax(logits_aV, axis=-1)[:, None]
 

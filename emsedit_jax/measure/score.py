@@ -34,7 +34,7 @@ def score_batch(
     """
 
     def of_part(params: Params, deltas: Deltas, prefix_md: Array, batch: Batch) -> Array:
-        logits_aV, _ = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
+        logits_aV = decoder.answer_logits(config, sites, params, deltas, prefix_md, batch)
         likeliest_a = jnp.argmax(logits_aV, axis=-1) == batch.labels_a
         if batch.versus_a is None:
             return likeliest_a

@@ -111,8 +111,8 @@ def add_equiv(
 
     def of_part(params: Params, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
         def loss_of(deltas: BySite):
-            given = config, sites, params, deltas, prefix_md, batch
-            loss, ce_a = cross_entropy(decoder.answer_logits(*given, vocabulary_first=True)[0], batch)
+            x_ad, _ = decoder.answer_states(config, sites, params, deltas, prefix_md, batch)
+            loss, ce_a = cross_entropy(decoder.logits_Va(config, params, x_ad), batch)
             return weight * loss, ce_a
 
         (loss, ce_a), gradient = jax.value_and_grad(loss_of, has_aux=True)(by_site(deltas))
@@ -161,8 +161,8 @@ def add_locality(
 
     def of_part(params: Params, before: Deltas, deltas: Deltas, weight: Array, prefix_md: Array, batch: Batch):
         def log_probs(deltas: Deltas | BySite) -> Array:
-            given = config, sites, params, deltas, prefix_md, batch
-            return jax.nn.log_softmax(decoder.answer_logits(*given, vocabulary_first=True)[0], axis=0)
+            x_ad, _ = decoder.answer_states(config, sites, params, deltas, prefix_md, batch)
+            return jax.nn.log_softmax(decoder.logits_Va(config, params, x_ad), axis=0)
 
         reference_Va = jax.lax.stop_gradient(log_probs(before))
 

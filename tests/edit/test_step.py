@@ -98,7 +98,7 @@ def test_no_edit_is_the_unedited_model(params, prompts):
 
     @jax.jit
     def logits(deltas):
-        return decoder.answer_logits(CONFIG, SITES, params, deltas, prefix_md, batch)[0]
+        return decoder.answer_logits(CONFIG, SITES, params, deltas, prefix_md, batch)
 
     plain = logits(None)
     np.testing.assert_array_equal(logits(step.no_edit(SITES)), plain)

@@ -56,8 +56,8 @@ def close(one, other):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def apart(config, places, params, deltas, batch, probes):
     prefix_md = capture.prefix(config, places, params, batch)
-    logits_aV, keys = decoder.answer_logits(config, places, params, deltas, prefix_md, batch, probes)
-    return logits_aV[:LABELS], keys
+    x_ad, keys = decoder.answer_states(config, places, params, deltas, prefix_md, batch, probes)
+    return decoder.logits(config, params, x_ad[:LABELS]), keys
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -82,16 +82,17 @@ CASES = (
 )
 def test_logits_keys_and_value_gradients_are_the_same(family, modules, rule, shape):
     config, places, params, deltas, batch = scene(family, modules, rule, shape)
-    probes = tuple(jnp.zeros((len(g.layers), SHAPE.n, g.v)) for g in places)
+    probes = tuple((jnp.zeros((SHAPE.n, g.v)),) * len(g.layers) for g in places)
     found = {}
     for way in (apart, together):
         logits_aV, pull, keys = jax.vjp(
             functools.partial(way, config, places, params, deltas, batch), probes, has_aux=True
         )
-        found[way] = logits_aV, keys, pull(jnp.cos(logits_aV))[0]
+        grads = [one_nv for group in pull(jnp.cos(logits_aV))[0] for one_nv in group]
+        found[way] = logits_aV, keys, grads
     close(found[apart], found[together])
     assert max(float(jnp.abs(one).max()) for one in found[together][2]) > 1e-3
-    unused = [one[:, ~batch.captured_n] for one in (*found[apart][1], *found[apart][2])]
+    unused = [one[..., ~batch.captured_n, :] for one in (*found[apart][1], *found[apart][2])]
     assert not any(np.any(one) for one in unused)
 
 

@@ -30,7 +30,7 @@ def edited(config, sites, params, deltas, batch):
     where = (batch.positions_bt, batch.segments_bt)
     stop, layout = decoder.lowest_layer(sites), of_batch(batch)
     x_md = decoder.prefix(config, params, stop, batch.tokens_bt, *where, layout)
-    return decoder.answer_logits(config, sites, params, deltas, x_md, batch)[0]
+    return decoder.answer_logits(config, sites, params, deltas, x_md, batch)
 
 
 def unedited(config, params, batch):
@@ -136,3 +136,12 @@ def test_a_delta_far_below_the_resolution_of_bf16_weights_still_changes_the_logi
     before, after = (edited(config, gate, params, d, batch) for d in (jax.tree.map(jnp.zeros_like, deltas), deltas))
     changed_a = np.abs(after - before).max(axis=1)[batch.item_a >= 0] > 0
     assert changed_a.mean() > 0.25
+
+
+@pytest.mark.parametrize("changes", [{}, {"head_bias": True}, {"logit_cap": 0.5}, {"tied_head": True}])
+def test_logits_with_the_vocabulary_first_are_the_same(changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    params = tiny_lm.worn(tiny_lm.weights(config), scale=0.3)
+    x_ad = random_states(1, 5)[0]
+    expected = decoder.logits(config, params, x_ad)
+    np.testing.assert_allclose(decoder.logits_Va(config, params, x_ad), expected.T, rtol=1e-6, atol=1e-6)

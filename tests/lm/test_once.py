@@ -1,4 +1,4 @@
-"""What a pass needs in many places is computed once: XLA, or JAX's way back, would do it in each."""
+"""What a pass needs in many places is computed once: XLA, or JAX's way back, would do it at each."""
 
 import functools
 
@@ -19,21 +19,11 @@ def given():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of the program that XLA makes for a CPU")
-@pytest.mark.parametrize("name", ["cosine", "sine"])
-def test_cosines_and_sines_of_the_angles(name):
-    """Not for queries and keys of each layer, there and back."""
+def test_cosines_and_sines_of_the_angles():
+    """Not for the queries and keys of each layer, forward and backward."""
     program, args = given()
-    compiled = jax.jit(program).lower(*args).compile().as_text()
-    assert compiled.count(f" {name}(") == 1
-
-
-def test_the_sum_of_a_weight_and_its_edit():
-    program, args = given()
-    shapes = [one.outvars[0].aval.shape for one in jaxprs.equations("add", program, *args)]
-    for group in SITES:
-        edit_and_zero, weight_and_edit = 1, 1
-        sites = len(group.layers)
-        assert shapes.count((group.k, group.v)) == sites * (edit_and_zero + weight_and_edit)
+    compiled = jax.jit(program).lower(*args).compile().as_text() or ""
+    assert [compiled.count(f" {name}(") for name in ("cosine", "sine")] == [1, 1]
 
 
 def test_value_gradients_of_all_sites_are_put_together():

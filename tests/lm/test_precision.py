@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from emsedit_jax.edit import capture, step
-from emsedit_jax.lm import model
+from emsedit_jax.lm import layers, model
 from emsedit_jax.meta import gradient, trajectory
 from tests import jaxprs, tiny_lm
 from tests.tiny_lm import CONFIG, SITES
@@ -15,12 +15,10 @@ from tests.tiny_lm import CONFIG, SITES
 ROPE = (CONFIG.e // 2, CONFIG.e // 2)  # the identity that angles' cosines and sines are multiplied by
 
 
-def precisions(call, *args):
-    """Of every product of a program, but for those that make the tables of positions' angles."""
-    found = list(jaxprs.products(call, *args))
-    tables = [one for one in found if one.invars[1].aval.shape == ROPE]
-    assert all("HIGHEST" in str(one.params["precision"]) for one in tables)
-    return {str(one.params["precision"]) for one in found if one not in tables}
+def precisions(call, *args, without=None):
+    """Of every product of a program, but for those with a matrix of that shape."""
+    found = jaxprs.products(call, *args)
+    return {str(one.params["precision"]) for one in found if one.invars[1].aval.shape != without}
 
 
 @pytest.mark.parametrize(("dtype", "wanted"), [("float32", "HIGHEST"), ("bfloat16", "None")])
@@ -40,9 +38,17 @@ def test_every_pass_through_the_model(dtype, wanted):
         "logits": (functools.partial(model._all_logits, config), (params, ones_bt, ones_bt)),
     }
     for name, (call, args) in calls.items():
-        found = precisions(call, *args)
+        found = precisions(call, *args, without=ROPE)
         assert found, name
         assert all(wanted in one for one in found), (name, found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_tables_of_angles_are_float32_whatever_the_model(dtype):
+    config = dataclasses.replace(CONFIG, dtype=dtype)
+    tables = functools.partial(layers.rope_tables, config)
+    assert all("HIGHEST" in one for one in precisions(tables, jnp.ones((1, 3), int)))
+    assert {one.invars[1].aval.shape for one in jaxprs.products(tables, jnp.ones((1, 3), int))} == {ROPE}
 
 
 def test_networks_and_solves_are_float32_whatever_the_model():

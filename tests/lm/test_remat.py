@@ -30,7 +30,7 @@ def kept(config, scene):
     """Bytes that wait for the way back, weights and edits left out."""
     params, deltas, prefix_md, batch = scene
     loss = functools.partial(decoder.answer_logits, config, SITES, params)
-    _, pull = jax.vjp(lambda deltas: jnp.sum(jnp.sin(loss(deltas, prefix_md, batch)[0])), deltas)
+    _, pull = jax.vjp(lambda deltas: jnp.sum(jnp.sin(loss(deltas, prefix_md, batch))), deltas)
     given = {leaf.shape for leaf in jax.tree.leaves((params, deltas))} | {group[0].shape for group in deltas}
     return sum(leaf.nbytes for leaf in jax.tree.leaves(pull) if np.shape(leaf) not in given)
 
