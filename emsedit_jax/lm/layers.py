@@ -173,12 +173,10 @@ def attend(
     """Grouped-query attention; scores and softmax in float32. The output is flattened over heads, o = h * e."""
     b, t, h, e = q_bthe.shape
     g = k_buge.shape[2]
-    # heads first, as batched products want them: left to itself, XLA picks other layouts and copies scores between them
-    q_bgqte = q_bthe.reshape(b, t, g, h // g, e).transpose(0, 2, 3, 1, 4)
-    k_bgue, v_bgue = (one.transpose(0, 2, 1, 3) for one in (k_buge, v_buge))
+    q = q_bthe.reshape(b, t, g, h // g, e)
     product = functools.partial(jnp.einsum, precision=precision(v_buge))
-    scores = product("bgqte,bgue->bgqtu", q_bgqte, k_bgue, preferred_element_type=jnp.float32) * config.scale
+    scores = product("btgqe,buge->bgqtu", q, k_buge, preferred_element_type=jnp.float32) * config.scale
     scores = cap(scores, config.attention_cap)
     scores = jnp.where(mask_btu[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v_buge.dtype)
-    return product("bgqtu,bgue->bgqte", weights, v_bgue).transpose(0, 3, 1, 2, 4).reshape(b, t, h * e)
+    return product("bgqtu,buge->btgqe", weights, v_buge).reshape(b, t, h * e)
