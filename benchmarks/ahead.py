@@ -16,11 +16,11 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import flops, loops
 from emsedit_jax import sharding
-from emsedit_jax.data.parts import dealt, pack_parts
+from emsedit_jax.data.parts import dealt, pack_parts, row_lanes
 from emsedit_jax.data.shapes import plan_shapes
 from emsedit_jax.data.tokens import TokenItem
+from emsedit_jax.edit import apart
 from emsedit_jax.edit import capture as capturing
-from emsedit_jax.edit.factors import solved_apart
 from emsedit_jax.edit.step import learn_shift
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params, abstract, is_spec, placement, undivided
@@ -63,7 +63,7 @@ def passes(sizes: Sizes, parts: int, token_rule: str) -> Batch:
     for _ in range(sizes.facts):
         asked, answered = (max(1, round(mean * rng.uniform(2 / 3, 4 / 3))) for mean in (sizes.prompt, sizes.answer))
         items.append(TokenItem((1,) * (asked + answered - 1), (1,) * answered, asked))
-    shapes = plan_shapes(dealt([items], parts), token_rule)
+    shapes = plan_shapes(dealt([items], parts), token_rule, row_lanes(parts))
     return pack_parts(items, MICRO_BATCH, token_rule, shapes, parts)
 
 
@@ -195,7 +195,7 @@ class Plan:
 @jax.default_matmul_precision("highest")
 def _solves(sites: Sites, x: tuple, y: tuple, lambdas: tuple) -> tuple:
     """The ridge solves of all groups, their results where they were solved."""
-    return tuple(map(solved_apart, sites, x, y, lambdas))
+    return tuple(map(apart.in_pieces, sites, x, y, lambdas))
 
 
 def _bytes_held(leaf: jax.ShapeDtypeStruct) -> int:

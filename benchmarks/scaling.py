@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import command, plan
 from emsedit_jax.run import cli
 
-MESHES = ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (4, 2), (2, 4), (1, 8))
+MESHES = ((1, 1), (2, 1), (1, 2), (4, 1), (2, 2), (1, 4), (8, 1), (4, 2), (2, 4), (1, 8))
 MOST = 8
 FACTS = 64
 

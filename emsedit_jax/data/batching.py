@@ -13,7 +13,7 @@ from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, sorted_order
-from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
+from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered, row_lanes
 from emsedit_jax.data.shapes import cut_evenly, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
@@ -157,7 +157,8 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     if len(rules) != 1:
         raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
     passes = {kind: [one for plan in plans for one in dealt(_passes(plan, kind), plan.parts)] for kind in KINDS}
-    shapes = {kind: plan_shapes(passes[kind], *rules) for kind in KINDS}
+    (rule,), lanes = rules, row_lanes(plans[0].parts)
+    shapes = {kind: plan_shapes(passes[kind], rule, lanes) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from emsedit_jax.data.packing import PackShape, first_fit
 from emsedit_jax.data.tokens import TokenItem, captured_positions, check_token_rule
 
-_LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
+LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
 MOST_WASTE = 0.15  # share of padding in the work, from which two shapes are better than one
 FEW = 8  # passes for which another shape's programs are not worth compiling
 _ROOMY = 64  # columns of a roomy shape, where no prompt is longer
@@ -23,8 +23,8 @@ def padding(passes: Sequence[tuple[int, PackShape]]) -> tuple[float, int]:
     return 1 - sum(tokens for tokens, _ in passes) / max(room, 1), len({shape for _, shape in passes})
 
 
-def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
-    """One shape that every batch of a kind fits, so that its programs compile once.
+def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str, lanes: int = LANES) -> PackShape:
+    """One shape that every batch of a kind fits, so that its programs compile once; n is a multiple of `lanes`.
 
     t is a multiple of 8, at least the longest prompt and at most 128 (or the longest prompt). Linear maps run on
     p + a rows, which b and t leave alone; they are chosen for attention, b * t * t, and what is done at every place.
@@ -35,7 +35,7 @@ def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackS
     lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
     narrowest = _up(max((row[0] for row in lengths if row), default=1))
     best = (math.inf, 0, 0)  # cost, t, b
-    for t in range(narrowest, max(narrowest, _WIDEST) + 1, _LANES):
+    for t in range(narrowest, max(narrowest, _WIDEST) + 1, LANES):
         at_least = max((-(-sum(row) // t) for row in lengths), default=1)
         if at_least * _cost(t) < best[0]:  # otherwise even a perfect fit would not be better
             b = max([1, *(first_fit(row, t).rows for row in lengths)])
@@ -43,15 +43,15 @@ def plan_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackS
     _, t, b = best
     total, a, n = np.max([_rows(items, token_rule) for items in batches] or [(0, 0, 0)], axis=0).tolist()
     p, a = _room(total, a)
-    return PackShape(b, t, a, _up(n), p)
+    return PackShape(b, t, a, _up(n, lanes), p)
 
 
-def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tuple[PackShape, ...]:
+def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str, lanes: int = LANES) -> tuple[PackShape, ...]:
     """One shape that every batch fits, or where that would be too much padding, a smaller one before it.
 
     Raises: InputError for an unknown token rule.
     """
-    whole = plan_shape(batches, token_rule)
+    whole = plan_shape(batches, token_rule, lanes)
     sizes = [_rows(items, token_rule)[:2] for items in batches]
     order = sorted(range(len(batches)), key=lambda m: sum(sizes[m]))
     count, each = len(batches), _work(whole.p or 0, whole.a)
@@ -64,7 +64,7 @@ def plan_shapes(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> tupl
         work = (place + 1) * _work(*_room(total, a)) + (count - place - 1) * each
         if work < least:
             least, split = work, place + 1
-    return (plan_shape([batches[m] for m in order[:split]], token_rule), whole) if split else (whole,)
+    return (plan_shape([batches[m] for m in order[:split]], token_rule, lanes), whole) if split else (whole,)
 
 
 def roomy_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> PackShape:
@@ -75,7 +75,7 @@ def roomy_shape(batches: Sequence[Sequence[TokenItem]], token_rule: str) -> Pack
     _, _, a, n, p = plan_shape(batches, token_rule)
     lengths = [sorted((len(item.tokens) for item in items), reverse=True) for items in batches]
     t = max(_ROOMY, _up(max((row[0] for row in lengths if row), default=1)))
-    t, a, n, p = (_LANES * _few(size // _LANES) for size in (t, a, n, p or 0))
+    t, a, n, p = (LANES * _few(size // LANES) for size in (t, a, n, p or 0))
     return PackShape(_few(max([1, *(first_fit(row, t).rows for row in lengths)])), t, a, n, p)
 
 
@@ -106,7 +106,7 @@ def _rows(items: Sequence[TokenItem], token_rule: str) -> tuple[int, int, int]:
 def _room(tokens: int, a: int) -> tuple[int, int]:
     """(p, a) for so many tokens at most, and at most so many answer rows of them."""
     a = _up(a)
-    return max(_up(tokens) - a, _LANES), a
+    return max(_up(tokens) - a, LANES), a
 
 
 def _work(p: int, a: int) -> int:
@@ -149,5 +149,5 @@ def _cost(t: int) -> int:
     return t * (t + 64)
 
 
-def _up(size: int) -> int:
-    return max(_LANES, -(-size // _LANES) * _LANES)
+def _up(size: int, lanes: int = LANES) -> int:
+    return max(lanes, -(-size // lanes) * lanes)

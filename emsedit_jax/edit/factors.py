@@ -7,7 +7,6 @@ does to X and Y is known without it.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from emsedit_jax import sharding
-from emsedit_jax.edit import solve
+from emsedit_jax.edit import apart, solve
 from emsedit_jax.edit.hypernet import NetSpec
 from emsedit_jax.edit.shift import ShiftRule, over_devices, rows_of
 from emsedit_jax.types import BySite, Deltas, SiteGroup, Sites, Stats, Theta, Trace
@@ -52,22 +51,8 @@ def _solved(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> tu
     if sharding.alone() and solve.chooses_dual(*x_snk.shape[1:]):
         found = solve.dual_rows(x_snk, y_snv, lambda_s)
         return Factors(x_snk, found.delta_skv), found.error_s
-    found = solved_apart(group, x_snk, y_snv, lambda_s)
-    return Factors(None, sharding.lay_edit(group, found.delta_skv)), found.error_s
-
-
-def solved_apart(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
-    """The ridge solves of a group, its sites over `data`: nothing of the result is gathered yet."""
-    x_snk, y_snv = (sharding.lay(rows, None, sharding.DATA, sharding.MODEL) for rows in (x_snk, y_snv))
-    return sharding.over_sites(functools.partial(_ridge, group), x_snk, y_snv, lambda_s)
-
-
-def _ridge(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
-    """The ridge solve of some of a group's sites, each with all of its rows."""
-    x_snk = sharding.lay(x_snk, None, None, sharding.MODEL)
-    y_snv = sharding.lay(y_snv, None, None, sharding.MODEL if group.wide == "v" else None)
-    solved = solve.ridge(x_snk, y_snv, lambda_s)
-    return solved._replace(delta_skv=sharding.lay_edit(group, solved.delta_skv))
+    found = apart.solved(group, x_snk, y_snv, lambda_s)
+    return Factors(None, found.delta_skv), found.error_s
 
 
 @jax.default_matmul_precision("highest")
