@@ -25,6 +25,7 @@ DATA, MODEL = "data", "model"
 ROWS = P(DATA)  # split along the first axis: the passes' parts, one after the other
 SITES = P(DATA)  # likewise the sites of a solve
 WHOLE = P()
+MOST_BYTES = 2**26  # of an array of several processes that a device is to hold whole
 
 
 def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
@@ -51,7 +52,11 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
 
 
 def mesh_over(data: int, model: int, devices: Sequence[Any]) -> Mesh:
-    """The mesh of the first so many by so many of the devices, or of descriptions of devices."""
+    """The mesh of the first so many by so many of the devices, or of descriptions of devices.
+
+    Its axes are `Auto`: layouts are asked for where they matter, and XLA's partitioner carries them through the model.
+    With `Explicit` axes every product over a divided axis, in every family's layers, would have to name its result's.
+    """
     grid = np.array(devices[: data * model], dtype=object).reshape(data, model)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -217,9 +222,19 @@ class Apart:
 def host(x: Any) -> np.ndarray:
     """The whole array in host memory, in every process."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-        x = _gathered(x)
+        return gathered(x)
     return np.asarray(jax.device_get(x))
 
 
-def _gathered(x: jax.Array) -> jax.Array:
-    return jax.jit(lambda x: x, out_shardings=named(WHOLE))(x)
+def gathered(x: jax.Array, most: int = MOST_BYTES) -> np.ndarray:
+    """The whole of an array whose pieces other processes hold; never more than so many bytes of it on a device.
+
+    One thing along the first axis may be larger: a site of edits is gathered at a time.
+    """
+    length = x.shape[0] if x.ndim else 1
+    each = max(1, length * most // max(x.nbytes, 1))
+    if each >= length:
+        return np.asarray(jax.jit(lambda x: x, out_shardings=named(WHOLE))(x))
+    cut = jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2, out_shardings=named(WHOLE))
+    pieces = [np.asarray(cut(x, start, min(each, length - start))) for start in range(0, length, each)]
+    return np.concatenate(pieces)

@@ -90,3 +90,28 @@ def test_what_waits_on_the_host_comes_back_where_it_was(mesh):
     assert apart.nbytes == x.nbytes  # each piece once, though four devices hold it
     assert apart.together().sharding == x.sharding
     np.testing.assert_array_equal(sharding.host(apart.together()), sharding.host(x))
+
+
+@pytest.mark.parametrize("most", [16, 200, 2**20])
+@pytest.mark.parametrize("spec", [P(None, None, "model"), P("data", "model", None), P()])
+def test_what_is_gathered_piece_by_piece_is_the_whole(mesh, spec, most):
+    x = np.arange(6 * 4 * 8, dtype=np.float32).reshape(6, 4, 8)
+    np.testing.assert_array_equal(sharding.gathered(sharding.put(x, spec), most), x)
+
+
+def test_no_more_than_so_much_is_gathered_at_once(mesh, monkeypatch):
+    seen, jit = [], jax.jit
+
+    def watching(function, **how):
+        compiled = jit(function, **how)
+        return lambda *given: seen.append(found := compiled(*given)) or found
+
+    monkeypatch.setattr(jax, "jit", watching)
+    x = sharding.put(np.arange(7 * 4 * 8, dtype=np.float32).reshape(7, 4, 8), P(None, None, "model"))
+    sharding.gathered(x, most=2 * 4 * 8 * 4)  # bytes of two of the seven
+    assert [piece.shape[0] for piece in seen] == [2, 2, 2, 1]
+    assert all(piece.is_fully_replicated for piece in seen)
+
+
+def test_a_number_is_gathered(mesh):
+    assert sharding.gathered(sharding.put(np.float32(3))) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
+from emsedit_jax.run import settings, slices
 
 LOST_AFTER_S = 30  # a process that is silent for so long is lost, and stops the others
 JOIN_WITHIN_S = 300
@@ -35,7 +38,7 @@ def join(cluster: Cluster) -> None:
 
     Raises InputError where they do not find each other.
     """
-    by_hand = bool(cluster.coordinator)
+    by_hand = bool(cluster.coordinator)  # then nothing else has a say: a job of SLURM may start processes by hand
     give_threads(jax.config.values["jax_num_cpu_devices"])
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # on CPUs, no two programs' collectives at once
     try:
@@ -43,6 +46,8 @@ def join(cluster: Cluster) -> None:
             cluster.coordinator if by_hand else None,
             cluster.processes if by_hand else None,
             cluster.process if by_hand else None,
+            local_device_ids=[] if not by_hand and alone_on_host() else None,
+            cluster_detection_method="deactivate" if by_hand else None,
             initialization_timeout=JOIN_WITHIN_S,
             heartbeat_timeout_seconds=LOST_AFTER_S,
             shutdown_timeout_seconds=LOST_AFTER_S,
@@ -55,6 +60,18 @@ def join(cluster: Cluster) -> None:
         ) from error
     if not sharding.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+
+
+def alone_on_host() -> bool:
+    """Whether SLURM or Open MPI started this process alone on its host, for all of the host's devices.
+
+    JAX gives a process that they start one device, the one with its number on the host: right for one process a device.
+    """
+    told = os.environ.get
+    if told("JAX_LOCAL_DEVICE_IDS"):  # JAX reads it
+        return False
+    hosts = told("SLURM_STEP_NUM_NODES")
+    return told("OMPI_COMM_WORLD_LOCAL_SIZE") == "1" or (hosts is not None and told("SLURM_NTASKS") == hosts)
 
 
 def give_threads(devices: int) -> None:
@@ -75,6 +92,27 @@ def agree(path: Path) -> Path:
     sent[: len(name)] = np.frombuffer(name, np.uint8)
     found = np.asarray(multihost_utils.broadcast_one_to_all(sent))
     return Path(os.fsdecode(found.tobytes().rstrip(b"\0")))
+
+
+def check_alike(config: ml_collections.ConfigDict, mode: str) -> None:
+    """That all processes were started with one command: others would wait for each other without an end.
+
+    Raises InputError, in all of them, that names what differs.
+    """
+    if jax.process_count() == 1:
+        return
+    own = json.dumps(
+        {"mode": mode} | {f"config.{name}": value for name, value in settings.flatten(config)}, default=str
+    )
+    told = [json.loads(bytes(one.astype(np.uint8))) for one in slices.gathered(np.frombuffer(own.encode(), np.uint8))]
+    for number, one in enumerate(told):
+        for name in told[0] | one:
+            here, there = told[0].get(name), one.get(name)
+            if here != there:
+                raise InputError(
+                    f"the processes were not started alike: process {number} has --{name}={there}, process 0 {here}; "
+                    "give all of them the same command but for --process."
+                )
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ ONLY_FOR = {  # a flag: the modes that take it, and what it is
     "port": (("serve",), "the port of a page"),
     "token": (("serve",), "what a page asks for"),
 }
+ADDRESS = r"([^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"  # a host, or an IPv6 address in brackets, and a port
 TOKEN = r"[A-Za-z0-9_-]{16,200}"  # what may stand in an address and in a cookie, and is not soon guessed
 
 NO_CONFIG = ml_collections.ConfigDict().lock()
@@ -173,6 +174,8 @@ def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None
         raise InputError(
             f"--coordinator needs --processes=N and --process=I with I from 0 to N - 1, not {processes} and {process}."
         )
+    if coordinator and not re.fullmatch(ADDRESS, coordinator):
+        raise InputError(f"--coordinator={coordinator}: must be HOST:PORT, for instance 10.0.0.1:8476.")
     if not coordinator and not values.cluster:
         return None
     if mode not in ("train", "eval"):

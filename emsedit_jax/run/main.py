@@ -54,6 +54,7 @@ def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | Non
     if to is not None:
         run_export(config, path, to, form)
         return
+    cluster.check_alike(config, mode)
     mesh = cluster.mesh_of(config.mesh.data, config.mesh.model)
     heeded = stopping.heeded() if mode == "train" else contextlib.nullcontext()
     with mesh as words, CompileClock() as compiling, heeded:

@@ -25,7 +25,7 @@ def shared(tokenizer: Tokenizer) -> Tokenizer:
         if len(texts) < count:
             return tokenizer(texts, **asked)
         found = tokenizer(texts[own(len(texts), count, jax.process_index())], **asked)
-        return {name: unpacked(_gathered(packed(found[name]))) for name in LISTS if name in found}
+        return {name: unpacked(gathered(packed(found[name]))) for name in LISTS if name in found}
 
     return tokenize
 
@@ -52,8 +52,8 @@ def unpacked(vectors: Sequence[Int[np.ndarray, " _length"]]) -> list[list[int]]:
     return rows
 
 
-def _gathered(vector: Int[np.ndarray, " length"]) -> list[Int[np.ndarray, " _length"]]:
-    """Every process's vector, in all of them."""
+def gathered(vector: Int[np.ndarray, " length"]) -> list[Int[np.ndarray, " _length"]]:
+    """Every process's vector, in all of them, as int32."""
     lengths = np.asarray(multihost_utils.process_allgather(np.int32(vector.size)))
     padded = np.zeros(lengths.max(), np.int32)
     padded[: vector.size] = vector

@@ -1,6 +1,9 @@
 """The flags of several processes, and the mesh of a run."""
 
 import os
+import socket
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -26,6 +29,8 @@ def test_processes_are_told_by_hand_or_by_what_started_them():
         (("--process=0",), "need --coordinator"),
         (BY_HAND[:1], "needs --processes=N and --process=I"),
         ((*BY_HAND[:2], "--process=2"), "from 0 to N - 1, not 2 and 2"),
+        (("--coordinator=127.0.0.1", *BY_HAND[1:]), "--coordinator=127.0.0.1: must be HOST:PORT"),
+        (("--coordinator=::1:99", *BY_HAND[1:]), "must be HOST:PORT"),
     ],
 )
 def test_half_a_cluster_is_refused(flags, words):
@@ -45,6 +50,60 @@ def test_processes_that_do_not_find_each_other_are_told_how(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", fails)
     with pytest.raises(InputError, match=r"coordinator_address should be defined.*--coordinator=HOST:PORT"):
         cluster.join(cluster.Cluster())
+
+
+def asked_of_jax(monkeypatch, given, **environment):
+    """How JAX is asked to join, in a process that was started with this environment."""
+    found = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *by, **asked: found.append((by, asked)))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "JAX_LOCAL"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    cluster.join(given)
+    by, asked = found[0]
+    return by, asked["local_device_ids"], asked["cluster_detection_method"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        ({}, None),
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, []),  # a process on each of two hosts
+        ({"SLURM_NTASKS": "16", "SLURM_STEP_NUM_NODES": "2"}, None),  # one for each device
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, None),
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,1"}, None),  # JAX reads it
+    ],
+)
+def test_a_process_alone_on_its_host_has_all_devices_of_it(environment, devices, monkeypatch):
+    assert asked_of_jax(monkeypatch, cluster.Cluster(), **environment) == ((None, None, None), devices, None)
+
+
+def test_by_hand_nothing_else_has_a_say(monkeypatch):
+    asked = asked_of_jax(monkeypatch, cluster.Cluster("host:1", 2, 1), SLURM_NTASKS="2", SLURM_STEP_NUM_NODES="2")
+    assert asked == (("host:1", 2, 1), None, "deactivate")
+
+
+def test_the_devices_of_a_job_are_not_hidden():
+    code = (
+        "import jax\n"
+        "from emsedit_jax.run import cluster\n"
+        "cluster.join(cluster.Cluster())\n"
+        "print(jax.process_count(), jax.config.values['jax_cuda_visible_devices'])\n"
+    )
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_", "JAX_LOCAL"))}
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        own["JAX_COORDINATOR_PORT"] = str(one.getsockname()[1])
+    job = {"JOB_ID": "1", "STEP_NODELIST": "localhost", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}
+    job |= {"STEP_NUM_NODES": "1"}
+    own |= {f"SLURM_{name}": value for name, value in job.items()}
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=own, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert said.stdout.split() == ["1", "all"]
 
 
 def test_the_mesh_is_in_force_and_said_in_words():

@@ -54,6 +54,15 @@ def started(commands: list[list[str]], folder: Path, devices: int = 2) -> Iterat
                 one.wait()
 
 
+def when(path: Path, running: list[subprocess.Popen], folder: Path) -> None:
+    """Waits until something is there that a run writes."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(path.parent.glob(path.name)):
+        assert running[0].poll() is None, (folder / "log0").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def finished(commands: list[list[str]], folder: Path) -> list[str]:
     """What each printed; all must end well."""
     with started(commands, folder) as running:
@@ -70,18 +79,42 @@ def launches(workdir: Path, *more: str) -> list[list[str]]:
     return [[sys.executable, "launch.py", *flags, *joint, f"--process={number}"] for number in range(2)]
 
 
+def assert_runs_alike(folder: Path, alone: dict) -> None:
+    """The run of two processes in `two` has the scores and the edits of the one in `alone`."""
+    found = tiny.read(folder / "two" / "summary.json")
+    assert found["scores"] == alone["scores"]
+    assert (found["processes"], found["mesh"]) == (2, {"data": 2, "model": 2})
+    one, other = (edits.arrays.read(folder / run / "edits.safetensors", "edits", "")[1] for run in ("two", "alone"))
+    assert_close([(name, one[name], array) for name, array in other.items()], STAGE)
+
+
+def test_processes_that_are_not_started_alike_are_told(tmp_path):
+    first, second = launches(tmp_path / "two")
+    with started([first, [*second, "--config.num_seq=3"]], tmp_path) as running:
+        assert [one.wait(DEADLINE_S) for one in running] == [cli.BAD_INPUT] * 2
+    for number in range(2):
+        assert "process 1 has --config.num_seq=3, process 0 2" in (tmp_path / f"log{number}").read_text()
+    assert not (tmp_path / "two").exists()
+
+
 def test_two_processes_make_the_run_of_one(tmp_path):
     alone = tiny.train(tmp_path / "alone")
     first, second = finished(launches(tmp_path / "two"), tmp_path)
-    found = tiny.read(tmp_path / "two" / "summary.json")
-    assert found["scores"] == alone["scores"]
-    assert (found["processes"], found["mesh"]) == (2, {"data": 2, "model": 2})
-    one, other = (edits.arrays.read(tmp_path / run / "edits.safetensors", "edits", "")[1] for run in ("two", "alone"))
-    assert_close([(name, one[name], array) for name, array in other.items()], STAGE)
+    assert_runs_alike(tmp_path, alone)
     assert "files in" in first
     assert "files in" not in second
     names = {path.name for path in (tmp_path / "alone").iterdir()}
     assert {path.name for path in (tmp_path / "two").iterdir()} == names
+
+
+STREAMED = ("--config.editor.rows_at_once=4", "--config.num_seq=1")
+
+
+@pytest.mark.long
+def test_two_processes_stream_the_rows_of_one(tmp_path):
+    alone = tiny.train(tmp_path / "alone", *STREAMED)
+    finished(launches(tmp_path / "two", *STREAMED), tmp_path)
+    assert_runs_alike(tmp_path, alone)
 
 
 def test_each_process_reads_its_own_part_of_the_weights(tmp_path):
@@ -90,25 +123,28 @@ def test_each_process_reads_its_own_part_of_the_weights(tmp_path):
     finished([[*command, str(number), str(tiny.MODEL), str(tmp_path)] for number in range(2)], tmp_path)
     mine, theirs = (json.loads((tmp_path / f"read{number}.json").read_text()) for number in range(2))
     assert mine.keys() == theirs.keys()
-    name = "model.layers.0.mlp.gate_proj.weight"  # 56 x 32, divided along its first axis
-    assert sorted(mine[name] + theirs[name]) == [[[start, start + 14], [0, 32]] for start in range(0, 56, 14)]
-    assert len(mine[name]) == len(theirs[name]) == 2
+    gate, down = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "down"))  # 56 x 32, 32 x 56
+    cuts = [[start, start + 14] for start in range(0, 56, 14)]
+    assert sorted(mine[gate] + theirs[gate]) == [[cut, [0, 32]] for cut in cuts]
+    assert sorted(mine[down] + theirs[down]) == [[[0, 32], cut] for cut in cuts]
+    assert all(len(found[name]) == 2 for found in (mine, theirs) for name in (gate, down))
+    norm = "model.layers.0.input_layernorm.weight"  # on every device whole
+    assert mine[norm] == theirs[norm] == [[[0, 32]]]
 
 
 @pytest.mark.long
-def test_a_lost_process_stops_the_other(tmp_path):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_stops_the_other(lost, tmp_path):
     commands = launches(tmp_path / "two", "--config.editor.n_epochs=5000")
-    with started(commands, tmp_path) as (survivor, lost):
-        deadline = time.monotonic() + DEADLINE_S
-        while not tmp_path.joinpath("two", "metrics.jsonl").exists():  # until it learns
-            assert survivor.poll() is None, (tmp_path / "log0").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        os.killpg(lost.pid, signal.SIGKILL)
+    with started(commands, tmp_path) as running:
+        when(tmp_path / "two" / "metrics.jsonl", running, tmp_path)  # until it learns
+        os.killpg(running[lost].pid, signal.SIGKILL)
         begun = time.monotonic()
-        code = survivor.wait(4 * cluster.LOST_AFTER_S)
+        code = running[1 - lost].wait(4 * cluster.LOST_AFTER_S)
         assert time.monotonic() - begun < 60
     assert code != 0
+    if lost == 1:  # the first is the one that knows who is lost
+        assert "task:1" in (tmp_path / "log0").read_text()
 
 
 @pytest.mark.long
@@ -125,15 +161,6 @@ def test_an_error_of_the_first_alone_stops_the_other(tmp_path):
 
 
 MANY_BATCHES = ("--config.num_seq=4", "--config.checkpoint.every=1")
-
-
-def when(path: Path, running: list[subprocess.Popen], folder: Path) -> None:
-    """Waits until something is there that a run writes."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not any(path.parent.glob(path.name)):
-        assert running[0].poll() is None, (folder / "log0").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.long
