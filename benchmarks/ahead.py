@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import flops, loops
 from emsedit_jax import sharding
-from emsedit_jax.data.parts import dealt, pack_parts, row_lanes
+from emsedit_jax.data.parts import dealt, pack_parts
 from emsedit_jax.data.shapes import plan_shapes
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.edit import apart
@@ -63,7 +63,7 @@ def passes(sizes: Sizes, parts: int, token_rule: str) -> Batch:
     for _ in range(sizes.facts):
         asked, answered = (max(1, round(mean * rng.uniform(2 / 3, 4 / 3))) for mean in (sizes.prompt, sizes.answer))
         items.append(TokenItem((1,) * (asked + answered - 1), (1,) * answered, asked))
-    shapes = plan_shapes(dealt([items], parts), token_rule, row_lanes(parts))
+    shapes = plan_shapes(dealt([items], parts), token_rule, sharding.row_lanes())
     return pack_parts(items, MICRO_BATCH, token_rule, shapes, parts)
 
 

@@ -25,6 +25,7 @@ DATA, MODEL = "data", "model"
 ROWS = P(DATA)  # split along the first axis: the passes' parts, one after the other
 SITES = P(DATA)  # likewise the sites of a solve
 WHOLE = P()
+LANES = 8  # rows of all parts together are a multiple of this
 MOST_BYTES = 2**26  # of an array of several processes that a device is to hold whole
 
 
@@ -81,6 +82,14 @@ def size(axis: str) -> int:
 def alone() -> bool:
     """Whether there is no mesh in force, or one of a single device."""
     return size(DATA) * size(MODEL) == 1
+
+
+def row_lanes() -> int:
+    """What a part's captured rows are filled up to a multiple of: all devices divide those of all parts together.
+
+    The parts' rows are one system in the end, where every row counts that is there for nothing.
+    """
+    return math.lcm(LANES // math.gcd(LANES, size(DATA)), size(MODEL))
 
 
 def over_data(function: Callable[..., Any], shared: tuple, spread: tuple, out: Any, parts: int) -> Any:

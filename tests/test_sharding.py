@@ -67,6 +67,15 @@ def test_sites_are_spread_whatever_their_number(mesh, count):
     assert seen[0][0] == -(-count // 2)
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "lanes"), [(8, 1, 1), (4, 2, 2), (2, 4, 4), (1, 8, 8), (4, 1, 2), (1, 3, 24)]
+)
+def test_all_devices_divide_the_rows_of_all_parts_together(data, model, lanes):
+    with jax.set_mesh(sharding.make_mesh(data, model)):
+        assert sharding.row_lanes() == lanes
+    assert sharding.row_lanes() == 8
+
+
 def test_a_pass_in_other_parts_than_the_mesh_is_refused(mesh):
     with pytest.raises(ValueError, match="3 parts"):
         sharding.over_data(lambda x: x, (), (jnp.ones(3),), sharding.ROWS, 3)

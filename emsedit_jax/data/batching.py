@@ -13,8 +13,8 @@ from emsedit_jax.data.cues import Cue, EditRecord
 from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, sorted_order
-from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered, row_lanes
-from emsedit_jax.data.shapes import cut_evenly, plan_shapes, roomy_shape
+from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
+from emsedit_jax.data.shapes import LANES, cut_evenly, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
 from emsedit_jax.types import Batch, EditTask
@@ -38,6 +38,7 @@ class EditPlan:
     items: Mapping[str, Sequence[Sequence[TokenItem]]]  # kind -> [num_batches][prompts]
     pass_tokens: int | None = None  # tokens of a part of a pass; a kind with more comes in several. None: always one
     parts: int = 1  # of every pass, one a device that it is spread over
+    lanes: int = LANES  # a part's captured rows are filled up to a multiple of this
     held: Sequence[Sequence[TokenItem]] = ()  # [num_batches][prompts] that an edit is to leave alone; or none at all
 
     def __len__(self) -> int:
@@ -108,6 +109,7 @@ def plan_tasks(
     max_tokens: int | None = None,
     pass_tokens: int | None = None,
     parts: int = 1,
+    lanes: int = LANES,
     can_skip: bool = True,
 ) -> EditPlan:
     """Draws batches without replacement, tokenises them and plans one shape for each kind.
@@ -124,6 +126,7 @@ def plan_tasks(
       max_tokens: the longest prompt with answer that the model takes.
       pass_tokens: tokens of a part of a pass; a kind of a batch with more comes in several passes. None: always in one.
       parts: of every pass, one a device that it is spread over.
+      lanes: what a part's captured rows are filled up to a multiple of.
       can_skip: bad rows can be left out by a flag, which a refusal then names.
 
     Raises: InputError for too few records, sizes below 1, an unknown token rule, rows that are no such draw, and cues
@@ -144,6 +147,7 @@ def plan_tasks(
         items=items,
         pass_tokens=pass_tokens,
         parts=parts,
+        lanes=lanes,
     )
     return share_shapes(plan)[0]
 
@@ -157,8 +161,7 @@ def share_shapes(*plans: EditPlan) -> tuple[EditPlan, ...]:
     if len(rules) != 1:
         raise InputError(f"Plans share a shape only under one token rule, not {', '.join(sorted(rules)) or 'none'}.")
     passes = {kind: [one for plan in plans for one in dealt(_passes(plan, kind), plan.parts)] for kind in KINDS}
-    (rule,), lanes = rules, row_lanes(plans[0].parts)
-    shapes = {kind: plan_shapes(passes[kind], rule, lanes) for kind in KINDS}
+    shapes = {kind: plan_shapes(passes[kind], *rules, lanes=plans[0].lanes) for kind in KINDS}
     return tuple(dataclasses.replace(plan, shapes=shapes) for plan in plans)
 
 

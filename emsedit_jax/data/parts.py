@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from emsedit_jax import sharding
 from emsedit_jax.data.packing import PackShape, own_weights, pack, sorted_order
-from emsedit_jax.data.shapes import LANES, fits
+from emsedit_jax.data.shapes import fits
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
 
@@ -30,14 +28,6 @@ def deal(items: Sequence[TokenItem], parts: int) -> list[list[int]]:
 def dealt(passes: Sequence[Sequence[TokenItem]], parts: int) -> list[list[TokenItem]]:
     """The prompts of every part of every pass: what shapes are planned for."""
     return [[items[m] for m in places] for items in passes for places in deal(items, parts)]
-
-
-def row_lanes(parts: int) -> int:
-    """What a part's captured rows are filled up to a multiple of: all devices divide those of all parts together.
-
-    The parts' rows are one system in the end, where every row counts that is there for nothing.
-    """
-    return math.lcm(LANES // math.gcd(LANES, parts), sharding.size(sharding.MODEL))
 
 
 def fitting(shapes: Sequence[PackShape], items: Sequence[TokenItem], token_rule: str, parts: int = 1) -> PackShape:

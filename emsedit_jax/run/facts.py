@@ -72,6 +72,7 @@ def plans(config: ml_collections.ConfigDict, found: Found, lm: LM, batches: Mapp
                 max_tokens=lm.config.max_length,
                 pass_tokens=dataset.batch_tokens,
                 parts=sharding.size(sharding.DATA),
+                lanes=sharding.row_lanes(),
             )
         except InputError as error:
             wrong.append(str(error))

@@ -122,6 +122,7 @@ def batches(
         pass_tokens=config.dataset.batch_tokens,
         can_skip=False,
         parts=sharding.size(sharding.DATA),
+        lanes=sharding.row_lanes(),
     )
     if held:
         plan = batching.holding(plan, [held] * len(plan), lm.tokenizer, lm.config.max_length)

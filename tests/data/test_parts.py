@@ -1,14 +1,12 @@
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsedit_jax import sharding
 from emsedit_jax.data.packing import pack
-from emsedit_jax.data.parts import deal, dealt, fitting, measured, pack_parts, row_lanes
+from emsedit_jax.data.parts import deal, dealt, fitting, measured, pack_parts
 from emsedit_jax.data.shapes import plan_shapes
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.types import Batch
@@ -88,15 +86,6 @@ def test_tokens_of_each_part():
     items = prompts([(3, 1), (9, 1), (5, 1), (4, 1)])
     shapes = plan_shapes(dealt([items], 2), "ans")
     assert measured(items, shapes, "ans", 2) == [(12, shapes[0]), (9, shapes[0])]
-
-
-@pytest.mark.parametrize(
-    ("data", "model", "lanes"), [(8, 1, 1), (4, 2, 2), (2, 4, 4), (1, 8, 8), (4, 1, 2), (1, 3, 24)]
-)
-def test_all_devices_divide_the_rows_of_all_parts_together(data, model, lanes):
-    with jax.set_mesh(sharding.make_mesh(data, model)):
-        assert row_lanes(data) == lanes
-    assert row_lanes(1) == 8
 
 
 def test_rows_are_filled_up_to_so_many():

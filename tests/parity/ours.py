@@ -78,6 +78,7 @@ def plans(case: Case) -> dict[str, EditPlan]:
                 token=editor["token"],
                 rows=drawn,
                 parts=sharding.size(sharding.DATA),
+                lanes=sharding.row_lanes(),
             )
     planned = [shapes[-1] for plan in found.values() for shapes in plan.shapes.values()]
     shape = common_shape(*(max(sizes) for sizes in zip(*planned, strict=True)))

@@ -31,7 +31,8 @@ ALL = [pytest.param(name, marks=() if name == "2x4" else pytest.mark.long) for n
 
 def tasks(pass_tokens=None):
     """A batch and the one before it, packed for the mesh in force."""
-    plan = dataclasses.replace(tiny_lm.plan([0, 1], LENGTHS, pass_tokens=pass_tokens), parts=sharding.size("data"))
+    over = {"parts": sharding.size("data"), "lanes": sharding.row_lanes()}
+    plan = dataclasses.replace(tiny_lm.plan([0, 1], LENGTHS, pass_tokens=pass_tokens), **over)
     return [plan[1], plan[0]]
 
 
