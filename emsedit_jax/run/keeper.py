@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from emsedit_jax.run import checkpoint, rows, stopping
 from emsedit_jax.run.checkpoint import Checkpoints, Saved
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import say
+
+WORTH_S = 5.0  # of work that is no batch are saved: saving takes a tenth of a second
 
 
 class Keeper:
@@ -28,7 +31,7 @@ class Keeper:
         """
         self._checkpoints, self._every = Checkpoints(path) if path is not None else None, every
         self._clock, self._metrics, self._of = clock, metrics, of
-        self._done, self._stop = 0, False
+        self._done, self._stop, self._saved = 0, False, time.monotonic()
         self._before = clock.summary()
         self.found: Saved | None = None  # what a run before this one left
 
@@ -58,11 +61,22 @@ class Keeper:
         return self._stop or (bool(self._every) and self._done % self._every == 0)
 
     def is_due_at_once(self) -> bool:
-        """Something longer than a batch is done; whether to save the state after it."""
+        """Something other than a batch is done; whether to save the state after it: what is worth it by its time."""
         if self._checkpoints is None:
             return False
         self._stop = stopping.all_asked()
-        return self._stop or bool(self._every)
+        return self._stop or (bool(self._every) and time.monotonic() - self._saved >= WORTH_S)
+
+    def is_stopping(self) -> bool:
+        """Amid something other than a batch; whether to save what was done before it, for the run is asked to stop.
+
+        Raises Preempted if so, where nothing is kept.
+        """
+        if self._checkpoints is None:
+            stopping.poll()
+            return False
+        self._stop = stopping.all_asked()
+        return self._stop
 
     def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
         """Saves the state. Raises Preempted after that, if the run was asked to stop."""
@@ -70,6 +84,7 @@ class Keeper:
         assert self._checkpoints is not None
         place = {**place, "of": self._of, "seconds": seconds, "metrics_bytes": rows.settled(self._metrics)}
         self._checkpoints.save(arrays, place)
+        self._saved = time.monotonic()
         if self._stop:
             raise Preempted()
 

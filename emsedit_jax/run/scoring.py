@@ -10,7 +10,7 @@ import numpy as np
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.measure.scores import NAMES, Score, Scores
-from emsedit_jax.run import exam, examine, stopping
+from emsedit_jax.run import exam, examine
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
@@ -78,46 +78,33 @@ def ask_all(
     known = keeper.found.place.get("parts", {}) if keeper.found is not None else {}
     done = {name: examined_from(part) for name, part in known.items()}
 
-    def finished(name: str, found: Examined, is_last: bool = False) -> None:
-        done[name] = found
-        if not is_last and keeper.is_due_at_once():
-            keeper.save({}, {"batches": [], "parts": {name: plain_examined(part) for name, part in done.items()}})
+    def keep() -> None:
+        keeper.save({}, {"batches": [], "parts": {name: plain_examined(part) for name, part in done.items()}})
+
+    def begun() -> None:
+        if keeper.is_stopping():
+            keep()
+        shown.next_pass()
 
     if PUBLISHED not in done:
-        finished(PUBLISHED, Examined(score_all(run, deltas, clock, words, keeper, last), ()))
-    _ask_further(run, questions, deltas, clock, words, done, finished, edited=edited)
+        done[PUBLISHED] = Examined(score_all(run, deltas, clock, words, keeper, last), ())
+        if keeper.is_due_at_once():
+            keep()
+    parts = examine.parts(run, questions, deltas, edited=edited, begun=begun)
+    left = [name for name in parts if name not in done]
+    total = sum(parts[name].passes for name in left)
+    with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
+        shown = Batchwise(progress)
+        shown.batch(total, total)
+        for name in left:
+            done[name] = parts[name].ask()
+            if name != left[-1] and keeper.is_due_at_once():
+                keep()
+        shown.end()
     scores = done.pop(PUBLISHED).scores
     later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
     further = {name: score for part in done.values() for name, score in part.scores.items()}
     return Examined({**scores, **later, **further}, tuple(words for part in done.values() for words in part.said))
-
-
-def _ask_further(
-    run: Prepared,
-    questions: Exam,
-    deltas: Deltas,
-    clock: PhaseClock,
-    words: str,
-    done: Mapping[str, Examined],
-    finished: Callable[[str, Examined, bool], None],
-    *,
-    edited: bool,
-) -> None:
-    """Puts the questions that are not done, sort by sort."""
-
-    def begun() -> None:
-        stopping.poll()
-        shown.next_pass()
-
-    parts = examine.parts(run, questions, deltas, edited=edited, begun=begun)
-    left = {name: part for name, part in parts.items() if name not in done}
-    total = sum(part.passes for part in left.values())
-    with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
-        shown = Batchwise(progress)
-        shown.batch(total, total)
-        for number, (name, part) in enumerate(left.items(), 1):
-            finished(name, part.ask(), number == len(left))
-        shown.end()
 
 
 def plain_examined(found: Examined) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, measure
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import cli, exam, examine, items, main
+from emsedit_jax.run import cli, exam, examine, items, keeper, main
 from emsedit_jax.run.exam import Spoken
 from tests.run import tiny
 
@@ -307,6 +307,7 @@ def same_run(mine, theirs):
 
 
 def test_questions_of_a_sort_that_is_done_are_not_put_again(asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(keeper, "WORTH_S", 0.0)
     flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *FURTHER)
     said = counted(monkeypatch, examine.speech, "lines")
     trained = counted(monkeypatch, trajectory, "train_batch")
