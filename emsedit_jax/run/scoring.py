@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.measure.scores import NAMES, Score, Scores
-from emsedit_jax.run import exam, examine, stopping
+from emsedit_jax.run import exam, examine
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
+from emsedit_jax.run.stages import plain_scores, scores_from
 from emsedit_jax.types import Deltas
+
+PUBLISHED = "published"  # the first part of what is kept of scoring: ES, GS and LS
 
 
 def score_batches(
@@ -67,21 +71,50 @@ def ask_all(
     edited: bool,
     last: Shares | None = None,
 ) -> Examined:
-    """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone."""
-    scores = score_all(run, deltas, clock, words, keeper, last)
-    total = examine.passes(questions, edited=edited)
+    """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone.
+
+    The state is kept after each sort of questions. Raises: Preempted.
+    """
+    known = keeper.found.place.get("parts", {}) if keeper.found is not None else {}
+    done = {name: examined_from(part) for name, part in known.items()}
+
+    def keep() -> None:
+        keeper.save({}, {"batches": [], "parts": {name: plain_examined(part) for name, part in done.items()}})
+
+    def begun() -> None:
+        if keeper.is_stopping():
+            keep()
+        shown.next_pass()
+
+    if PUBLISHED not in done:
+        done[PUBLISHED] = Examined(score_all(run, deltas, clock, words, keeper, last), ())
+        if keeper.is_due_at_once():
+            keep()
+    parts = examine.parts(run, questions, deltas, edited=edited, begun=begun)
+    left = [name for name in parts if name not in done]
+    total = sum(parts[name].passes for name in left)
     with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
         shown = Batchwise(progress)
         shown.batch(total, total)
-
-        def begun() -> None:
-            stopping.poll()
-            shown.next_pass()
-
-        further, said = examine.examine(run, questions, deltas, edited=edited, begun=begun)
+        for name in left:
+            done[name] = parts[name].ask()
+            if name != left[-1] and keeper.is_due_at_once():
+                keep()
         shown.end()
+    scores = done.pop(PUBLISHED).scores
     later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
-    return Examined({**scores, **later, **further}, said)
+    further = {name: score for part in done.values() for name, score in part.scores.items()}
+    return Examined({**scores, **later, **further}, tuple(words for part in done.values() for words in part.said))
+
+
+def plain_examined(found: Examined) -> dict[str, Any]:
+    """What came of questions as JSON holds it, every float as it is."""
+    return {"scores": plain_scores(found.scores), "said": list(found.said)}
+
+
+def examined_from(plain: Mapping[str, Any]) -> Examined:
+    """The way back."""
+    return Examined(scores_from(plain["scores"]), tuple(plain["said"]))
 
 
 def joined(plan: EditPlan, batches: Sequence[Shares]) -> dict[str, Score]:
