@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,31 @@ def beside(path: Path) -> Path:
     What is made by it takes the permissions that the person's umask gives, unlike what `tempfile` makes.
     """
     return path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the names of what lies in the folder: a power cut could take a new or changed one back.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(PermissionError):  # a folder that may be written, and not be listed
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a network's disk may know of no such thing
+                raise
+        finally:
+            os.close(opened)
+
+
+def sync_all(path: Path) -> None:
+    """The same for everything in the folder, whatever it holds: files first, then the names of them. Raises OSError."""
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            with (Path(folder) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(folder))
 
 
 def save_arrays(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:

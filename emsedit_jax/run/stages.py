@@ -37,13 +37,21 @@ class Stages:
             with storing.writing(self._path):
                 self._path.mkdir(exist_ok=True)
 
-    def reach(self, name: str, make: Callable[[Keeper], T], plain: Callable[[T], Any], back: Callable[[Any], T]) -> T:
+    def reach(
+        self,
+        name: str,
+        make: Callable[[Keeper], T],
+        plain: Callable[[T], Any],
+        back: Callable[[Any], T],
+        odd: Callable[[Mapping[str, Any]], str] = lambda place: "",
+    ) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
 
         Args:
           name: of the stage; the stages come in the same order in every run.
           make: given the keeper of its checkpoints, from which it goes on.
           plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files.
+          odd: why the stage cannot go on from a place that a checkpoint is of; "" where it can.
         """
         path = self._path / f"{name}.json"
         if sharding.agreed(path.exists()):
@@ -56,7 +64,7 @@ class Stages:
         stopping.poll()
         before = self._clock.summary()
         keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, self._of)
-        logged = keeper.begin()
+        logged = keeper.begin(odd)
         if keeper.found is not None:
             self._check(keeper.found.place["of"])
         self._logged = self._logged if logged is None else logged

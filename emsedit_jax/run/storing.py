@@ -60,6 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
+            disk.sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from emsedit_jax import disk
 from emsedit_jax.run import lock, storing, workdir
 from emsedit_jax.run.workdir import PART, WHOLE
 
@@ -29,10 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
         part.mkdir()
         try:
             yield part
-            for file in filter(Path.is_file, part.rglob("*")):
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+            disk.sync_all(part)
             part.rename(path / WHOLE)  # this replaces them all
+            disk.sync_folder(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     complete(path)
@@ -54,10 +53,13 @@ def complete(path: Path) -> None:
     with storing.writing(path):
         if not workdir.is_on_the_way(path):
             return
-        for file in sorted(whole.rglob("*")):
+        files = sorted(whole.rglob("*"))
+        for file in files:
             there = path / file.relative_to(whole)
             if file.is_dir():
                 there.mkdir(exist_ok=True)
             else:
                 file.replace(there)
+        for folder in {there.parent for there in (path / file.relative_to(whole) for file in files)}:
+            disk.sync_folder(folder)
         shutil.rmtree(whole)
