@@ -119,15 +119,14 @@ def record(plain: Mapping[str, Any]) -> Record:
     A hash says that nothing was changed, not who wrote it: whatever reads records relies on what is asked for here.
     """
     fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
+    _check(is_whole(fields["number"], 1, 10**12), fields["kind"] in (EDIT, UNDO, DENSE))
     _check(
-        is_whole(fields["number"], 1, 10**12) and fields["kind"] in (EDIT, UNDO, DENSE),
-        isinstance(fields["rows"], (list, tuple)) and all(map(_is_fact, fields["rows"])),
-        isinstance(fields["time"], str) and isinstance(fields["scores"], dict),
-        all(value is None or _is_number(value) for value in fields["scores"].values()),
-        is_whole(fields["bytes"], 0, MOST_FILE_BYTES),
-        isinstance(fields["undone"], (list, tuple)),
+        *(isinstance(fields[name], (list, tuple)) for name in ("rows", "undone")), isinstance(fields["scores"], dict)
     )
-    _check(all(is_whole(number, 1, fields["number"] - 1) for number in fields["undone"]))
+    _check(*map(_is_fact, fields["rows"]))
+    _check(*(value is None or _is_number(value) for value in fields["scores"].values()))
+    _check(*(is_whole(number, 1, fields["number"] - 1) for number in fields["undone"]))
+    _check(isinstance(fields["time"], str), is_whole(fields["bytes"], 0, MOST_FILE_BYTES))
     undoes = fields["kind"] == UNDO
     _check(fields["file"] == "" if undoes else bool(FILE.fullmatch(fields["file"])), bool(fields["undone"]) == undoes)
     for name, may_lack in (("sha256", undoes), ("snapshot", True), ("hash", False)):
