@@ -120,13 +120,12 @@ def record(plain: Mapping[str, Any]) -> Record:
     """
     fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
     _check(is_whole(fields["number"], 1, 10**12), fields["kind"] in (EDIT, UNDO, DENSE))
-    _check(
-        *(isinstance(fields[name], (list, tuple)) for name in ("rows", "undone")), isinstance(fields["scores"], dict)
-    )
+    _check(isinstance(fields["rows"], (list, tuple)), isinstance(fields["undone"], (list, tuple)))
+    _check(isinstance(fields["scores"], dict), isinstance(fields["time"], str))
     _check(*map(_is_fact, fields["rows"]))
     _check(*(value is None or _is_number(value) for value in fields["scores"].values()))
     _check(*(is_whole(number, 1, fields["number"] - 1) for number in fields["undone"]))
-    _check(isinstance(fields["time"], str), is_whole(fields["bytes"], 0, MOST_FILE_BYTES))
+    _check(is_whole(fields["bytes"], 0, MOST_FILE_BYTES))
     undoes = fields["kind"] == UNDO
     _check(fields["file"] == "" if undoes else bool(FILE.fullmatch(fields["file"])), bool(fields["undone"]) == undoes)
     for name, may_lack in (("sha256", undoes), ("snapshot", True), ("hash", False)):
