@@ -94,3 +94,4 @@ def _settle(target: Path, name: str) -> None:
     with (target / f".{name}").open("rb+") as file:
         os.fsync(file.fileno())
     (target / f".{name}").replace(target / name)
+    disk.sync_folder(target)

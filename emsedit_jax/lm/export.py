@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -50,7 +49,9 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
                 _write_shard(path, work / path.name, changes)
             if target.exists():
                 target.rmdir()
+            disk.sync_all(work)
             work.rename(target)
+            disk.sync_folder(target.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
@@ -85,5 +86,3 @@ def _write_shard(source: Path, target: Path, changes: dict[str, np.ndarray]) -> 
             tensors[name] = np.ascontiguousarray(weight)
         metadata = file.metadata() or {"format": "pt"}
     disk.save_arrays(tensors, target, metadata=metadata)
-    with target.open("rb+") as written:
-        os.fsync(written.fileno())

@@ -1,25 +1,26 @@
 """Checkpoints: the arrays of an unfinished stage with the place that they belong to, whole and unchanged or not used.
 
 Orbax writes them, each at once or not at all. It loads bytes that changed on the disk without a word, so the digests of
-all its files are written beside them; where one does not match, the checkpoint before it is taken.
+all its files are written beside them, as a seal; where one does not match, the checkpoint before it is taken. A
+checkpoint is removed only once a newer one is sealed, or when it was found damaged.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from emsedit_jax import sharding
+from emsedit_jax import disk, sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import storing
 
-KEPT = 2  # the newest, and one to fall back on
+KEPT = 2  # sealed ones: the newest, and one to fall back on
 OLD = ".old"  # ending of a folder that is being removed
 
 
@@ -41,6 +42,7 @@ class Checkpoints:
         self._path = path.absolute()  # orbax takes no other
         self._open: Any = None
         self._last = 0
+        self._bad: set[int] = set()  # found damaged
 
     def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
         """Writes a checkpoint whole or not at all. Raises InputError where the folder cannot be written."""
@@ -49,6 +51,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         manager, number = self._manager(), self._last + 1
+        self._remove(self._bad)
+        self._bad = set()
         items: dict[str, Any] = {"place": ocp.args.JsonSave(dict(place))}
         if arrays:
             items["state"] = ocp.args.StandardSave(dict(arrays))
@@ -57,11 +61,12 @@ class Checkpoints:
                 manager.save(number, args=ocp.args.Composite(**items), force=True)
             except ValueError as error:  # (tensorstore wraps what the disk says)
                 raise OSError(str(error)) from error
+            self._last = number
             files = digests(self._path / str(number))
+            disk.sync_all(self._path / str(number))
+            disk.sync_folder(self._path)
         storing.write_json(self._sealed(number), {"files": files, "arrays": sorted(arrays)})
-        for old in set(self._path.glob("*.json")) - {self._sealed(step) for step in manager.all_steps()}:
-            old.unlink(missing_ok=True)
-        self._last = number
+        self.thin(KEPT)
 
     def newest(self, odd: Callable[[Mapping[str, Any]], str] = lambda place: "") -> tuple[Saved | None, list[str]]:
         """(the newest one that is as it was written, what is wrong with those after it).
@@ -80,6 +85,7 @@ class Checkpoints:
                 break
             except Damaged as fault:
                 wrong.append(f"checkpoint {number}: {fault}")
+                self._bad.add(number)
         chosen = sharding.agreed(chosen if found is not None else 0)
         if chosen and found is None:  # another process: it has to take the same one
             try:
@@ -88,11 +94,23 @@ class Checkpoints:
                 raise InputError(f"checkpoint {chosen} is not the same to all processes: {fault}.") from None
         return found, wrong
 
+    def thin(self, kept: int) -> None:
+        """Removes all but the newest so many; those that were not sealed, or found damaged, do not count."""
+        if sharding.is_first() and self._path.is_dir():
+            steps = set(self._manager().all_steps())
+            good = sorted(step for step in steps - self._bad if self._sealed(step).exists())
+            self._remove(steps - set(good[-kept:]))
+
+    def _remove(self, numbers: Collection[int]) -> None:
+        """Removes those, of each the seal first: whatever a process that dies leaves of it is not believed."""
+        with storing.writing(self._path):
+            for number in numbers:
+                self._sealed(number).unlink(missing_ok=True)
+                self._manager().delete(number)
+
     def clear(self) -> None:
         """Removes all of them; a process that dies meanwhile leaves nothing that could be taken for one."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self.close()
         if sharding.is_first():
             with storing.writing(self._path):
                 gone = self._path.with_name(self._path.name + OLD)
@@ -101,13 +119,18 @@ class Checkpoints:
                     self._path.rename(gone)
                     shutil.rmtree(gone, ignore_errors=True)
 
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
     def _manager(self) -> Any:
         if self._open is None:
             import orbax.checkpoint as ocp
 
             alone = jax.process_index()  # this process waits for no other
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=KEPT,
                 create=False,
                 enable_async_checkpointing=False,
                 cleanup_tmp_directories=sharding.is_first(),

@@ -11,17 +11,17 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
-from emsedit_jax.run import arrays, edits, exam, examine, networks, scoring
+from emsedit_jax.run import arrays, edits, exam, examine, history, ledger, networks, scoring
 from emsedit_jax.run import keeper as keeping
-from emsedit_jax.run.bookkeeping import Bookkeeper
+from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.editing import Log, edit, lost_ledger
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
-from emsedit_jax.run.ledger_lines import NO_LEDGER
-from emsedit_jax.run.prepare import Prepared
-from emsedit_jax.run.stages import Stages, plain_scores, scores_from
+from emsedit_jax.run.ledger_lines import NO_LEDGER, Mark
+from emsedit_jax.run.prepare import Prepared, say
+from emsedit_jax.run.stages import Lost, Stages, plain_scores, scores_from
 from emsedit_jax.run.train import train
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, MetaState
@@ -39,17 +39,15 @@ def asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, edi
             return Examined(scoring.score_all(run, deltas, clock, words, keeper), ())
         return scoring.ask_all(run, questions, deltas, clock, words, keeper, edited=bool(edited), last=last)
 
-    def plain(found: Examined) -> dict[str, Any]:
-        return {"scores": plain_scores(found.scores), "said": list(found.said)}
-
-    def back(found: Any) -> Examined:
-        scores = scores_from(found["scores"])
+    def back(plain: Any) -> Examined:
+        found = scoring.examined_from(plain)
+        scores = found.scores
         if "ES" in scores and scores["ES"].items != exam.item_names(run.valid_plan, "edit"):
             advice = "name another folder with --workdir, or give the facts back"
             raise InputError(f"the facts to edit are others than when this run was begun; {advice}.")
-        return Examined(scores, tuple(found["said"]))
+        return found
 
-    return stages.reach("edited" if edited else "unedited", make, plain, back)
+    return stages.reach("edited" if edited else "unedited", make, scoring.plain_examined, back, alone=True)
 
 
 def trained(
@@ -64,8 +62,12 @@ def trained(
         return found, trained_on
 
     def back(plain: Any) -> tuple[MetaState, int]:
-        learned = run.editor.method.learned
-        return networks.load(folder.networks, run.editor, state, run.base) if learned else state, int(plain)
+        if not run.editor.method.learned:
+            return state, int(plain)
+        try:
+            return networks.load(folder.networks, run.editor, state, run.base), int(plain)
+        except InputError as error:
+            raise Lost(str(error).removesuffix(".")) from None
 
     if run.learning is None:  # drawn or loaded: read anew, for they may have been put right meanwhile
         return make(keeping.nothing(clock))
@@ -122,10 +124,10 @@ def edited(
         return Edited(deltas, digests, scores, so_far, ability, told)
 
     def back(plain: Any) -> Edited:
-        deltas = edits.load(folder.edits, run.editor.sites, run.base)
-        digests = arrays.digests(edits.named(run.editor.sites, deltas))
-        if digests != plain["digests"]:
-            raise InputError(f"{folder.edits} holds other edits than this run made; name another --workdir.")
+        told, digests = plain["ledger"], plain["digests"]
+        if told and (why := lacks(folder.ledger, Mark(told["batches"], told.get("content", "")))):
+            raise Lost(why)
+        deltas = _reread(run, folder, digests)
         return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"], plain["ledger"])
 
     def plain(made: Edited) -> dict[str, Any]:
@@ -138,6 +140,27 @@ def edited(
         }
 
     return stages.reach("edits", make, plain, back, odd=functools.partial(lost_ledger, folder.ledger))
+
+
+def _reread(run: Prepared, folder: Workdir, digests: dict[str, str]) -> Deltas:
+    """The edits that this run has saved: from their file, or where that is damaged from the ledger. Raises Lost."""
+
+    def checked(deltas: Deltas) -> Deltas:
+        if arrays.digests(edits.named(run.editor.sites, deltas)) != digests:
+            raise InputError(f"{folder.edits} holds other edits than this run made.")
+        return deltas
+
+    try:
+        return checked(edits.load(folder.edits, run.editor.sites, run.base))
+    except InputError as error:
+        lost = Lost(str(error).removesuffix("."))
+    try:
+        deltas = checked(history.deltas(ledger.read(folder.ledger)))
+    except InputError:
+        raise lost from None
+    say("warning", f"{lost}: it is written anew from the ledger")
+    edits.save(folder.edits, run.editor.sites, deltas, run.base, ledger.mark_of(folder.ledger))
+    return deltas
 
 
 @contextlib.contextmanager

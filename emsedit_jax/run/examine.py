@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.data.questions import QuestionPlan
 from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.ability import ability
@@ -31,28 +32,51 @@ class Examined(NamedTuple):
     said: tuple[str, ...]  # to each of `Exam.spoken`
 
 
-def examine(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: Callable[[], None]) -> Examined:
-    """Puts all questions to the model under the edits; `edited`: also how far it has moved. `begun`: a pass begins."""
+class Part(NamedTuple):
+    """One sort of questions, put to a model by itself."""
+
+    passes: int
+    ask: Callable[[], Examined]
+
+
+def parts(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: Callable[[], None]) -> dict[str, Part]:
+    """All questions to the model under the edits, by sort; `edited`: also how far it has moved. `begun`: a pass begins.
+
+    Nothing is asked yet.
+    """
     model, tokenizer, config = run.under(deltas), run.lm.tokenizer, run.config.eval
-    prompts = [one.prompt for one in exam.spoken]
-    said = speech.lines(model, tokenizer, prompts, config.max_new_tokens, begun)
-    scores = answered(exam.spoken, said)
-    if exam.flowing:
+
+    def spoken() -> Examined:
+        prompts = [one.prompt for one in exam.spoken]
+        said = speech.lines(model, tokenizer, prompts, config.max_new_tokens, begun)
+        return Examined(answered(exam.spoken, said), tuple(said))
+
+    def flowing() -> Examined:
         items, starts = zip(*exam.flowing, strict=True)
         flow = speech.texts(model, tokenizer, starts, config.fluency_tokens, begun)
-        scores["fluency"] = Score(np.array([ngram_entropy(text) for text in flow]), items)
-    if exam.reading is not None:
-        found = ask(model, exam.reading, "reading", begun)
-        names = tuple(f"window {m}" for m in range(len(exam.reading.items)))
-        scores["perplexity"] = Score(-found.logprob / found.tokens, names)
-    if exam.contest is not None:
-        scores |= contest(model, exam.contest, "contest", begun)
-    scores |= ability_scores(run, exam, deltas, begun)
-    if exam.unrelated is not None and edited:
-        moved = drift(model, exam.unrelated, "unrelated", begun)
-        scores["LS.same"] = Score(moved.same, exam.unrelated_items)
-        scores["LS.kl"] = Score(moved.kl, exam.unrelated_items)
-    return Examined(scores, tuple(said))
+        return Examined({"fluency": Score(np.array([ngram_entropy(text) for text in flow]), items)}, ())
+
+    def reading(plan: QuestionPlan) -> Examined:
+        found = ask(model, plan, "reading", begun)
+        names = tuple(f"window {m}" for m in range(len(plan.items)))
+        return Examined({"perplexity": Score(-found.logprob / found.tokens, names)}, ())
+
+    def moved(plan: QuestionPlan) -> Examined:
+        found, items = drift(model, plan, "unrelated", begun), exam.unrelated_items
+        return Examined({"LS.same": Score(found.same, items), "LS.kl": Score(found.kl, items)}, ())
+
+    found = {"spoken": Part(speech.passes(len(exam.spoken)), spoken)}
+    if exam.flowing:
+        found["flowing"] = Part(speech.passes(len(exam.flowing)), flowing)
+    if (text := exam.reading) is not None:
+        found["reading"] = Part(len(text), lambda: reading(text))
+    if (rivals := exam.contest) is not None:
+        found["contest"] = Part(len(rivals), lambda: Examined(contest(model, rivals, "contest", begun), ()))
+    if exam.ability is not None:
+        found["ability"] = Part(len(exam.ability), lambda: Examined(ability_scores(run, exam, deltas, begun), ()))
+    if (unrelated := exam.unrelated) is not None and edited:
+        found["unrelated"] = Part(len(unrelated), lambda: moved(unrelated))
+    return found
 
 
 def ability_scores(
@@ -62,13 +86,6 @@ def ability_scores(
     if exam.ability is None:
         return {}
     return ability(run.under(deltas), exam.ability, "ability", begun)
-
-
-def passes(exam: Exam, *, edited: bool) -> int:
-    """How many passes `examine` takes."""
-    plans = [exam.reading, exam.contest, exam.ability, exam.unrelated if edited else None]
-    spoken = speech.passes(len(exam.spoken)) + speech.passes(len(exam.flowing))
-    return spoken + sum(len(plan) for plan in plans if plan is not None)
 
 
 def answered(spoken: Sequence[Spoken], said: Sequence[str]) -> dict[str, Score]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emsedit_jax.errors import Preempted
-from emsedit_jax.run import checkpoint, stopping
+from emsedit_jax.run import checkpoint, rows, stopping
 from emsedit_jax.run.checkpoint import Checkpoints, Saved
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import say
@@ -46,7 +46,11 @@ class Keeper:
         if self.found is None:
             return None
         self._clock.credit(self.found.place["seconds"])
-        return self.found.place["metrics_bytes"]
+        logged = self.found.place["metrics_bytes"]
+        there = rows.left(self._metrics, logged)
+        if there != logged:  # the next run counts on these
+            self._checkpoints.save(self.found.arrays, {**self.found.place, "metrics_bytes": there})
+        return there
 
     def is_due(self) -> bool:
         """A batch is done; whether to save the state after it."""
@@ -56,18 +60,28 @@ class Keeper:
         self._stop = stopping.all_asked()
         return self._stop or (bool(self._every) and self._done % self._every == 0)
 
+    def is_due_at_once(self) -> bool:
+        """Something longer than a batch is done; whether to save the state after it."""
+        if self._checkpoints is None:
+            return False
+        self._stop = stopping.all_asked()
+        return self._stop or bool(self._every)
+
     def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
         """Saves the state. Raises Preempted after that, if the run was asked to stop."""
         seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
-        size = self._metrics.stat().st_size if self._metrics.exists() else 0
         assert self._checkpoints is not None
-        self._checkpoints.save(arrays, {**place, "of": self._of, "seconds": seconds, "metrics_bytes": size})
+        place = {**place, "of": self._of, "seconds": seconds, "metrics_bytes": rows.settled(self._metrics)}
+        self._checkpoints.save(arrays, place)
         if self._stop:
             raise Preempted()
 
-    def end(self) -> None:
-        """The stage is done."""
-        if self._checkpoints is not None:
+    def end(self, spare: int) -> None:
+        """The stage is done; so many checkpoints stay, the newest, in case that its result is damaged."""
+        if self._checkpoints is not None and spare:
+            self._checkpoints.thin(spare)
+            self._checkpoints.close()
+        elif self._checkpoints is not None:
             self._checkpoints.clear()
 
 

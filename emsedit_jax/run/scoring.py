@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
+from emsedit_jax.run.stages import plain_scores, scores_from
 from emsedit_jax.types import Deltas
+
+PUBLISHED = "published"  # the first part of what is kept of scoring: ES, GS and LS
 
 
 def score_batches(
@@ -67,21 +71,63 @@ def ask_all(
     edited: bool,
     last: Shares | None = None,
 ) -> Examined:
-    """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone."""
-    scores = score_all(run, deltas, clock, words, keeper, last)
-    total = examine.passes(questions, edited=edited)
+    """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone.
+
+    The state is kept after each sort of questions. Raises: Preempted.
+    """
+    known = keeper.found.place.get("parts", {}) if keeper.found is not None else {}
+    done = {name: examined_from(part) for name, part in known.items()}
+
+    def finished(name: str, found: Examined, is_last: bool = False) -> None:
+        done[name] = found
+        if not is_last and keeper.is_due_at_once():
+            keeper.save({}, {"batches": [], "parts": {name: plain_examined(part) for name, part in done.items()}})
+
+    if PUBLISHED not in done:
+        finished(PUBLISHED, Examined(score_all(run, deltas, clock, words, keeper, last), ()))
+    _ask_further(run, questions, deltas, clock, words, done, finished, edited=edited)
+    scores = done.pop(PUBLISHED).scores
+    later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
+    further = {name: score for part in done.values() for name, score in part.scores.items()}
+    return Examined({**scores, **later, **further}, tuple(words for part in done.values() for words in part.said))
+
+
+def _ask_further(
+    run: Prepared,
+    questions: Exam,
+    deltas: Deltas,
+    clock: PhaseClock,
+    words: str,
+    done: Mapping[str, Examined],
+    finished: Callable[[str, Examined, bool], None],
+    *,
+    edited: bool,
+) -> None:
+    """Puts the questions that are not done, sort by sort."""
+
+    def begun() -> None:
+        stopping.poll()
+        shown.next_pass()
+
+    parts = examine.parts(run, questions, deltas, edited=edited, begun=begun)
+    left = {name: part for name, part in parts.items() if name not in done}
+    total = sum(part.passes for part in left.values())
     with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
         shown = Batchwise(progress)
         shown.batch(total, total)
-
-        def begun() -> None:
-            stopping.poll()
-            shown.next_pass()
-
-        further, said = examine.examine(run, questions, deltas, edited=edited, begun=begun)
+        for number, (name, part) in enumerate(left.items(), 1):
+            finished(name, part.ask(), number == len(left))
         shown.end()
-    later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
-    return Examined({**scores, **later, **further}, said)
+
+
+def plain_examined(found: Examined) -> dict[str, Any]:
+    """What came of questions as JSON holds it, every float as it is."""
+    return {"scores": plain_scores(found.scores), "said": list(found.said)}
+
+
+def examined_from(plain: Mapping[str, Any]) -> Examined:
+    """The way back."""
+    return Examined(scores_from(plain["scores"]), tuple(plain["said"]))
 
 
 def joined(plan: EditPlan, batches: Sequence[Shares]) -> dict[str, Score]:

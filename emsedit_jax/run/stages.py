@@ -1,7 +1,12 @@
-"""What of a run is done already: a run that was broken off goes on where its stage has last saved its state."""
+"""What of a run is done already: a run that was broken off goes on where its stage has last saved its state.
+
+A stage whose result was damaged meanwhile is done again, from the newest checkpoint that is left of it, and so is all
+that was made of it.
+"""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,16 +14,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from emsedit_jax import sharding
+from emsedit_jax import disk, sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import stopping, storing
+from emsedit_jax.run import rows, stopping, storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 
 T = TypeVar("T")
+SPARE = 1  # checkpoints of a stage that others are made of, kept until the run is finished
+
+
+class Lost(Exception):
+    """A stage's result is not what was written any more; says why."""
 
 
 class Stages:
@@ -33,9 +43,11 @@ class Stages:
         self._folder, self._clock, self._every, self._of = folder, clock, every, of
         self._path = folder.stages
         self._logged = 0  # bytes of the metrics that belong to finished stages
+        self._reached: list[str] = []
         if sharding.is_first():
             with storing.writing(self._path):
                 self._path.mkdir(exist_ok=True)
+                disk.sync_folder(folder.path)
 
     def reach(
         self,
@@ -43,40 +55,75 @@ class Stages:
         make: Callable[[Keeper], T],
         plain: Callable[[T], Any],
         back: Callable[[Any], T],
+        *,
         odd: Callable[[Mapping[str, Any]], str] = lambda place: "",
+        alone: bool = False,
     ) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
 
         Args:
           name: of the stage; the stages come in the same order in every run.
           make: given the keeper of its checkpoints, from which it goes on.
-          plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files.
+          plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files, and raise
+            Lost where one is damaged.
+          alone: no other stage is made of it, and it logs no metrics.
           odd: why the stage cannot go on from a place that a checkpoint is of; "" where it can.
         """
+        self._reached.append(name)
         path = self._path / f"{name}.json"
         if sharding.agreed(path.exists()):
-            found = _read(path)
-            self._check(found["of"])
-            self._clock.credit(found["seconds"])
-            self._logged = found["metrics_bytes"]
-            say("resumed", f"{name}: done before")
-            return back(found["result"])
+            known = self._known(name, path, back)
+            if not isinstance(known, Lost):
+                return known
+            self._give_up(known, name, path, alone)
         stopping.poll()
         before = self._clock.summary()
         keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, self._of)
         logged = keeper.begin(odd)
         if keeper.found is not None:
             self._check(keeper.found.place["of"])
-        self._logged = self._logged if logged is None else logged
-        self._drop_unfinished_metrics()
+        if not alone:
+            rows.drop(self._folder.metrics, self._logged if logged is None else logged)
         result = make(keeper)
         seconds = {part: value - before[part] for part, value in self._clock.summary().items()}
-        metrics = self._folder.metrics
-        self._logged = metrics.stat().st_size if metrics.exists() else 0
+        if not alone:
+            self._logged = rows.settled(self._folder.metrics)
         entry = {"of": self._of, "seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
         storing.write_json(path, entry)
-        keeper.end()
+        keeper.end(0 if alone else SPARE)
         return result
+
+    def _known(self, name: str, path: Path, back: Callable[[Any], T]) -> T | Lost:
+        """The result as it was written down, or why it is lost; all processes find the same."""
+        try:
+            found = _read(path)
+            self._check(found["of"])
+            result: T | Lost = back(found["result"])
+        except Lost as lost:
+            found, result = {}, lost
+        if not sharding.agreed(not isinstance(result, Lost)):
+            return result if isinstance(result, Lost) else Lost("another process reads it otherwise")
+        if isinstance(result, Lost):
+            raise InputError(f"{result}: it is not the same to all processes.")
+        self._clock.credit(found["seconds"])
+        self._logged = rows.left(self._folder.metrics, found["metrics_bytes"])
+        if self._logged != found["metrics_bytes"]:
+            storing.write_json(path, found | {"metrics_bytes": self._logged})
+        say("resumed", f"{name}: done before")
+        return result
+
+    def _give_up(self, lost: Lost, name: str, path: Path, alone: bool) -> None:
+        """Says what is lost, and removes the stage's result and what was made of it, which is removed first."""
+        if not sharding.is_first():
+            return
+        with storing.writing(self._path):
+            others = [one for one in self._path.iterdir() if one.name.partition(".")[0] not in ["", *self._reached]]
+            made_of_it = [] if alone else sorted(one.name.partition(".")[0] for one in others)
+            what = " and ".join(dict.fromkeys([name, *made_of_it]))
+            say("warning", f"{lost}: done again, from the last checkpoint that is left or anew: {what}")
+            for one in [] if alone else others:
+                shutil.rmtree(one) if one.is_dir() else one.unlink()
+            path.unlink()
 
     def finish(self) -> None:
         """The run is done; what its stages left is in its own files."""
@@ -89,14 +136,6 @@ class Stages:
                 "or name another --workdir."
             )
 
-    def _drop_unfinished_metrics(self) -> None:
-        """Rows of a stage that was broken off, from behind what it saved."""
-        metrics = self._folder.metrics
-        with storing.writing(metrics):
-            if sharding.is_first() and metrics.exists() and metrics.stat().st_size > self._logged:
-                with metrics.open("rb+") as file:
-                    file.truncate(self._logged)
-
 
 def remove_stages(folder: Workdir) -> None:
     """Removes what the stages of a finished run left, if it is there."""
@@ -107,7 +146,16 @@ def remove_stages(folder: Workdir) -> None:
 
 def plain_scores(scores: Scores) -> dict[str, Any]:
     """Scores as JSON holds them, every float as it is."""
-    return {name: score._asdict() for name, score in scores.items()}
+    return {
+        name: {"values": _exact(score.values.tolist()), "items": list(score.items)} for name, score in scores.items()
+    }
+
+
+def _exact(values: Any) -> Any:
+    """Lists of floats with what JSON has no numbers for in words: numpy reads "inf" and "nan"."""
+    if isinstance(values, list):
+        return [_exact(value) for value in values]
+    return values if math.isfinite(values) else str(values)
 
 
 def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
@@ -116,5 +164,9 @@ def scores_from(plain: Mapping[str, Any]) -> dict[str, Score]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = storing.read_json(path, "remove it, and the stage is done again")
+    """Raises Lost."""
+    try:
+        found = storing.read_json(path, "it is not used")
+    except InputError as error:
+        raise Lost(str(error).removesuffix(".")) from None
     return {name: found[name] for name in ("of", "seconds", "metrics_bytes", "result")}

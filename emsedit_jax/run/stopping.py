@@ -58,7 +58,7 @@ def is_asked() -> bool:
 
 
 def all_asked() -> bool:
-    """Whether all processes, which must call this alike after each batch, are to stop now."""
+    """Whether all processes, which must call this alike, are to stop now: where they all have come, the same place."""
     if jax.process_count() == 1:
         return is_asked()
     _batches[0] += 1
@@ -66,6 +66,6 @@ def all_asked() -> bool:
 
 
 def poll() -> None:
-    """Stops here, with what was saved before. Raises Preempted if this process was asked to."""
-    if is_asked():
-        raise Preempted()
+    """Stops here, with what was saved before; all processes must call this alike. Raises Preempted if asked to."""
+    if all_asked():
+        raise Preempted("asked to stop")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import defaults, settings, storing
 
@@ -160,6 +161,7 @@ def open_workdir(path: Path, config: ml_collections.ConfigDict) -> Workdir:
     workdir = Workdir(path)
     with storing.writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        disk.sync_folder(path.parent)
     sweep(workdir)
     storing.write_json(workdir.config, config.to_dict())
     return workdir

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import anchor, checkpoint, cli, ledger, main, watch
+from emsedit_jax.run import anchor, checkpoint, cli, ledger, main, scoring, watch
 from emsedit_jax.run.workdir import Workdir
 from tests.run import tiny
 
@@ -114,7 +114,8 @@ def test_held_out_facts_and_the_best_networks_are_remembered(tmp_path, whole, mo
 
 
 @pytest.mark.parametrize(
-    ("name", "at"), [("save", 1), ("save", 3), ("save", 9), ("save", 14), ("clear", 1), ("clear", 3)]
+    ("name", "at"),
+    [("save", 1), ("save", 3), ("save", 9), ("save", 14), ("clear", 1), ("clear", 2), ("thin", 1), ("thin", 7)],
 )
 def test_a_death_before_any_checkpoint_is_written_or_removed_loses_nothing(name, at, tmp_path, whole, monkeypatch):
     killed(tmp_path, monkeypatch, at, name, room=checkpoint.Checkpoints)
@@ -201,6 +202,24 @@ def test_a_damaged_ledger_is_told_and_written_anew_from_a_checkpoint_before(
     assert batches[0] == again
     found = anchor.read(Workdir(tmp_path))
     assert (len(found.records), found.lost) == (4, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "at", "file", "told"),
+    [
+        ("edit_batch", trajectory, 3, "hypernet.safetensors", "anew: trained and edits"),
+        ("score_all", scoring, 2, "edits.safetensors", "it is written anew from the ledger"),
+    ],
+)
+def test_a_damaged_file_of_a_stage_is_made_again(name, room, at, file, told, tmp_path, whole, monkeypatch, capsys):
+    killed(tmp_path, monkeypatch, at, name, room=room)
+    flip(tmp_path / file)
+    whole("emsedit")  # made before calls are counted
+    batches = calls(monkeypatch, trajectory, "train_batch", 0, die)
+    goes_on(tmp_path, "emsedit", whole)
+    assert told in (out := capsys.readouterr().out)
+    assert f"{file} is damaged" in out
+    assert batches[0] == (0 if room is scoring else 1)  # one behind the last checkpoint
 
 
 def test_a_run_does_not_go_on_with_other_facts(tmp_path, monkeypatch, capsys):

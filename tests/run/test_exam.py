@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from emsedit_jax.data.cues import Asked, Cue, EditRecord
 from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, measure
-from emsedit_jax.run import exam, examine, items, main
+from emsedit_jax.meta import trajectory
+from emsedit_jax.run import cli, exam, examine, items, main
 from emsedit_jax.run.exam import Spoken
 from tests.run import tiny
 
@@ -189,16 +192,21 @@ def test_a_text_of_ones_own_is_read(tmp_path):
         exam.read_text(str(tmp_path / "missing.txt"))
 
 
-@pytest.fixture(scope="module")
-def able(tmp_path_factory, quick_compiles):
-    """A folder of one ability task, and a run that asks it along the way, with a curve after every second batch."""
-    folder = tmp_path_factory.mktemp("able")
-    rows = [{"sentence": text, "label": m % 2} for m, text in enumerate(["bad", "good", "awful", "fine", "poor"])]
-    (folder / "sst2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def ability_asked(folder):
+    """Flags of a run that asks ability along the way, with a curve after every second batch."""
     asked = [f"--config.eval.ability_path={folder}", "--config.eval.ability_tasks=('sst2',)", "--config.eval.further"]
     asked += ["--config.eval.generated=0", "--config.eval.fluency=0", "--config.eval.examples=0"]
     along = ["--config.eval.glue_step=1", "--config.editor.full_curve", "--config.eval.curve_step=2"]
-    tiny.train(folder / "run", *asked, *along, "--config.num_seq=3", "--config.dataset.n_edits=2", editor="ultraedit")
+    return [*asked, *along, "--config.num_seq=3", "--config.dataset.n_edits=2"]
+
+
+@pytest.fixture(scope="module")
+def able(tmp_path_factory, quick_compiles):
+    """A run that asks ability along the way; its task lies beside it."""
+    folder = tmp_path_factory.mktemp("able")
+    rows = [{"sentence": text, "label": m % 2} for m, text in enumerate(["bad", "good", "awful", "fine", "poor"])]
+    (folder / "sst2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.train(folder / "run", *ability_asked(folder), editor="ultraedit")
     return folder / "run"
 
 
@@ -268,3 +276,61 @@ def test_a_run_broken_off_goes_on_to_the_same_bits(asked, tmp_path, monkeypatch,
     for file in ("scores.json", "edits.safetensors", "hypernet.safetensors", "curve.png"):
         assert (folder / file).read_bytes() == (asked / file).read_bytes()
     assert not (folder / "stages").exists()
+
+
+def power_cut():
+    raise KeyboardInterrupt
+
+
+def counted(monkeypatch, where, name, at=0, then=power_cut):
+    """Calls `then` before the call number `at` of a function; gives the list in which calls are counted."""
+    original, calls = getattr(where, name), []
+
+    def one(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == at:
+            then()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, one)
+    return calls
+
+
+def same_run(mine, theirs):
+    """Whether two runs have found the same, to the last bit."""
+    one, other = (tiny.read(folder / "summary.json") for folder in (mine, theirs))
+    for part in ("scores", "intervals", "items", "edits", "digests", "examples", "along"):
+        assert one[part] == other[part]
+    assert tiny.rows(mine) == tiny.rows(theirs)
+    for file in ("scores.json", "edits.safetensors"):
+        assert (mine / file).read_bytes() == (theirs / file).read_bytes()
+
+
+def test_questions_of_a_sort_that_is_done_are_not_put_again(asked, tmp_path, monkeypatch, capsys):
+    flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *FURTHER)
+    said = counted(monkeypatch, examine.speech, "lines")
+    trained = counted(monkeypatch, trajectory, "train_batch")
+    read = counted(monkeypatch, examine, "ask")
+    with monkeypatch.context() as patch:  # asked to stop amid the longer texts of the unedited model
+        counted(patch, examine.speech, "texts", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert tiny.call(*flags) == cli.PREEMPTED
+    assert (len(said), len(read), len(trained)) == (1, 0, 0)
+    with monkeypatch.context() as patch:  # dies before the last sort of questions to the edited one
+        counted(patch, examine, "drift", 1, power_cut)
+        assert tiny.call(*flags) == cli.INTERRUPTED
+    assert (len(said), len(read), len(trained)) == (2, 2, 2)
+    assert tiny.call(*flags) == 0
+    assert (len(said), len(read), len(trained)) == (2, 2, 2)
+    same_run(tmp_path / "run", asked)
+
+
+def test_a_run_broken_off_as_ability_is_asked_along_the_way_goes_on(able, tmp_path, monkeypatch):
+    more = [*ability_asked(able.parent), "--config.checkpoint.every=1"]
+    flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *more, editor="ultraedit")
+    with monkeypatch.context() as patch:
+        calls = counted(patch, examine, "ability", 3, power_cut)  # of the second batch
+        assert tiny.call(*flags) == cli.INTERRUPTED
+    calls = counted(monkeypatch, examine, "ability")
+    assert tiny.call(*flags) == 0
+    assert len(calls) == 2  # of that batch, and of the edited model
+    same_run(tmp_path / "run", able)
