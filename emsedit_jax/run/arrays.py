@@ -62,6 +62,18 @@ def read(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dict[str, 
     return about, found
 
 
+def about(path: Path, kind: str) -> dict[str, Any]:
+    """What the file says of itself, without its arrays. Raises InputError where that is not what was written."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged, or no file of {kind} ({error}).") from None
+    if found.get("format") != _format(kind) or found.pop(SEAL, None) != _seal(found):
+        raise InputError(f"{path} is damaged, or no file of {kind}: its header is not what was written.")
+    return found
+
+
 def _seal(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 

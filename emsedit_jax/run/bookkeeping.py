@@ -14,7 +14,27 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import ledger as book
 from emsedit_jax.run import ledger_files as files
+from emsedit_jax.run.ledger_lines import NO_LEDGER, Mark, mark
 from emsedit_jax.types import Deltas, Sites
+
+
+def lacks(path: Path, there: Mark) -> str:
+    """What is missing of the ledger's first records, up to where it stood, and of their files; "" where nothing is."""
+    try:
+        found = book.read(path)
+    except InputError as error:
+        return str(error)
+    records = found.records[: there.records]
+    if len(records) < there.records:
+        return found.lost or f"{path / book.NAME} has {len(records)} records of {there.records}"
+    if mark(records) != there:
+        return f"{path / book.NAME} is not the ledger that this run wrote"
+    gone = [path / record.file for record in records if not _is_whole(path / record.file, record.bytes)]
+    return f"{gone[0]} is gone, or cut off" if gone else ""
+
+
+def _is_whole(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
 
 
 class Bookkeeper:
@@ -28,7 +48,10 @@ class Bookkeeper:
         self._ledger: book.Ledger | None = None
 
     def begin(self, done: int) -> None:
-        """Goes on behind so many batches, or begins anew. Raises InputError where the ledger has fewer of them."""
+        """Goes on behind so many batches, which `lacks` has found there, or begins anew.
+
+        Raises InputError where the ledger is of another model.
+        """
         if not sharding.is_first():
             return
         if not done:
@@ -36,10 +59,12 @@ class Bookkeeper:
             return
         self._ledger = book.read(self._path)
         book.check_base(self._ledger, self._base)
-        if len(self._ledger.records) < done:
-            why = self._ledger.lost or f"{self._path} has {len(self._ledger.records)} batches of {done}"
-            raise InputError(f"{why}: the run cannot go on; name another --workdir.")
         book.cut(self._ledger, done)
+
+    def mark(self) -> Mark:
+        """Where the ledger stands, once all of it is on the disk; in the first process alone."""
+        self.flush()
+        return mark(self._ledger.records) if self._ledger is not None else NO_LEDGER
 
     def note(
         self,
@@ -78,12 +103,12 @@ class Bookkeeper:
             self._waiting.result()
             self._waiting = None
 
-    def end(self) -> dict[str, int]:
+    def end(self) -> dict[str, Any]:
         """What there is to say of the finished ledger."""
-        self.flush()
+        there = self.mark()
         if self._ledger is None:
             return {}
-        return {"batches": len(self._ledger.records), "bytes": self._ledger.file_bytes}
+        return {"batches": there.records, "bytes": self._ledger.file_bytes, "content": there.content}
 
     def close(self) -> None:
         """Lets go of the thread, once what it has begun is written."""

@@ -8,7 +8,7 @@ checkpoint is removed only once a newer one is sealed, or when it was found dama
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +68,20 @@ class Checkpoints:
         storing.write_json(self._sealed(number), {"files": files, "arrays": sorted(arrays)})
         self.thin(KEPT)
 
-    def newest(self) -> tuple[Saved | None, list[str]]:
-        """(the newest one that is as it was written, what is wrong with those after it)."""
+    def newest(self, odd: Callable[[Mapping[str, Any]], str] = lambda place: "") -> tuple[Saved | None, list[str]]:
+        """(the newest one that is as it was written, what is wrong with those after it).
+
+        `odd`: what is wrong with the place that one is of; "" where nothing is.
+        """
         if not sharding.agreed(self._path.is_dir()):
             return None, []
         chosen, found, wrong = 0, None, []
         for number in sorted(self._manager().all_steps(), reverse=True) if sharding.is_first() else ():
             try:
-                chosen, found = number, self._read(number)
+                saved = self._read(number)
+                if why := odd(saved.place):
+                    raise Damaged(why)
+                chosen, found = number, saved
                 break
             except Damaged as fault:
                 wrong.append(f"checkpoint {number}: {fault}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,12 +13,13 @@ from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
 from emsedit_jax.run import arrays, edits, exam, examine, history, ledger, networks, scoring
 from emsedit_jax.run import keeper as keeping
-from emsedit_jax.run.bookkeeping import Bookkeeper
+from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.clock import PhaseClock
-from emsedit_jax.run.editing import Log, edit
+from emsedit_jax.run.editing import Log, edit, lost_ledger
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
+from emsedit_jax.run.ledger_lines import NO_LEDGER, Mark
 from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.stages import Lost, Stages, plain_scores, scores_from
 from emsedit_jax.run.train import train
@@ -80,7 +82,7 @@ class Edited(NamedTuple):
     own: Scores  # ES, GS and LS of each batch right after it was edited in
     so_far: list[dict[str, float]]  # means over all edits so far, where the curve asks for them, with their number
     ability: list[dict[str, float]]  # general ability in between, where it is asked for, likewise
-    ledger: dict[str, int]  # its batches and bytes; nothing where none is kept
+    ledger: dict[str, Any]  # its batches, bytes and content; nothing where none is kept
 
 
 def edited(
@@ -116,12 +118,15 @@ def edited(
         with bookkeeper(run, folder) as books:
             deltas = edit(run, state, clock, log, scored, keeper, more, books).deltas
             told = books.end() if books is not None else {}
-        digests = edits.save(folder.edits, run.editor.sites, deltas, run.base)
+            mark = books.mark() if books is not None else NO_LEDGER
+        digests = edits.save(folder.edits, run.editor.sites, deltas, run.base, mark)
         scores = scoring.joined(run.valid_plan, own) if own else {}
         return Edited(deltas, digests, scores, so_far, ability, told)
 
     def back(plain: Any) -> Edited:
-        digests = plain["digests"]
+        told, digests = plain["ledger"], plain["digests"]
+        if told and (why := lacks(folder.ledger, Mark(told["batches"], told.get("content", "")))):
+            raise Lost(why)
         deltas = _reread(run, folder, digests)
         return Edited(deltas, digests, scores_from(plain["own"]), plain["so_far"], plain["ability"], plain["ledger"])
 
@@ -134,7 +139,7 @@ def edited(
             "digests": made.digests,
         }
 
-    return stages.reach("edits", make, plain, back)
+    return stages.reach("edits", make, plain, back, odd=functools.partial(lost_ledger, folder.ledger))
 
 
 def _reread(run: Prepared, folder: Workdir, digests: dict[str, str]) -> Deltas:
@@ -154,7 +159,7 @@ def _reread(run: Prepared, folder: Workdir, digests: dict[str, str]) -> Deltas:
     except InputError:
         raise lost from None
     say("warning", f"{lost}: it is written anew from the ledger")
-    edits.save(folder.edits, run.editor.sites, deltas, run.base)
+    edits.save(folder.edits, run.editor.sites, deltas, run.base, ledger.mark_of(folder.ledger))
     return deltas
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +16,11 @@ from emsedit_jax.edit.step import StepAux, no_edit
 from emsedit_jax.measure.late import one_late
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import checkpoint
-from emsedit_jax.run.bookkeeping import Bookkeeper
+from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.checkpoint import Saved
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.keeper import Keeper
+from emsedit_jax.run.ledger_lines import NO_LEDGER, Mark
 from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.progress import Batchwise, track
 from emsedit_jax.run.watch import check, of_step, step_row
@@ -102,12 +104,19 @@ def edit(
                 scores = {name: value for name, value in found.items() if isinstance(value, float)}
                 books.note(now.done, run.valid_plan.records(j), steps, scores, now.deltas)
             if now.done < len(run.valid_plan) and keeper.is_due():
-                if books is not None:
-                    books.flush()
+                there = books.mark() if books is not None else NO_LEDGER
                 arrays = checkpoint.flat(deltas=now.deltas, stats=now.state.stats)
-                keeper.save(arrays, {"done": now.done, **more()})
+                keeper.save(arrays, {"done": now.done, "ledger": there._asdict(), **more()})
     run.prefixes.forget("edit")
     return now
+
+
+def lost_ledger(path: Path, place: Mapping[str, Any]) -> str:
+    """Why editing cannot go on from a place that was saved: the ledger is not there up to it; "" where it can."""
+    if "ledger" not in place:
+        return "it is of an earlier version of this program"
+    there = Mark.read(place["ledger"])
+    return "" if there == NO_LEDGER else lacks(path, there)
 
 
 def _edits_found(run: Prepared, saved: Saved, state: MetaState) -> Edits:

@@ -10,6 +10,7 @@ from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import arrays
+from emsedit_jax.run.ledger_lines import Mark
 from emsedit_jax.types import Deltas, Sites
 
 
@@ -22,9 +23,13 @@ def named(sites: Sites, deltas: Deltas) -> dict[str, np.ndarray]:
     }
 
 
-def save(path: Path, sites: Sites, deltas: Deltas, base: Identity) -> dict[str, str]:
-    """Writes the edits of the model `base` whole or not at all; returns the digests that the file carries too."""
-    return arrays.write(path, named(sites, deltas), "edits", base.about() | {"layout": "[inputs, outputs]"})
+def save(path: Path, sites: Sites, deltas: Deltas, base: Identity, mark: Mark) -> dict[str, str]:
+    """Writes the edits of the model `base` whole or not at all; returns the digests that the file carries too.
+
+    `mark`: how far their ledger went; NO_LEDGER where none is kept.
+    """
+    about = {**base.about(), "layout": "[inputs, outputs]", "ledger": mark._asdict()}
+    return arrays.write(path, named(sites, deltas), "edits", about)
 
 
 def check_present(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.factors import Factors, added
@@ -17,6 +18,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, spans
 from emsedit_jax.run import ledger as book
 from emsedit_jax.run import ledger_files as files
+from emsedit_jax.run import resources
 from emsedit_jax.run.ledger import Ledger, Record
 from emsedit_jax.types import Deltas, Sites
 
@@ -41,11 +43,21 @@ def deltas(found: Ledger, at: int | None = None) -> Deltas:
     records = found.active(at)
     start, now = _snapshot(found, records, len(found.records) if at is None else at)
     for record in records[start:]:
-        now = add(found.sites, now, files.load(found, record))
-    return now
+        steps = files.load(found, record)  # which fits the sites: those of a forged header are not made room for
+        now = add(found.sites, nothing(found) if now is None else now, steps)
+    return nothing(found) if now is None else now
 
 
-def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, Deltas]:
+def nothing(found: Ledger) -> Deltas:
+    """No edits. Raises InputError where this machine has no room for edits of these sites."""
+    needed = 4 * sum(len(group.layers) * group.k * group.v for group in found.sites)
+    if needed > resources.host_bytes():
+        room = f"{resources.host_bytes() / 1e9:,.1f} GB"
+        raise InputError(f"{found.path} holds edits of {needed / 1e9:,.1f} GB, and this machine has {room} of memory.")
+    return no_edit(found.sites)
+
+
+def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, Deltas | None]:
     """(how many of the batches are in it, the edits) of the last snapshot that is a beginning of these batches."""
     numbers = [record.number for record in records]
     for one in reversed(found.records[:at]):
@@ -55,8 +67,9 @@ def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, D
         step = files.load_snapshot(found, one)  # where it is damaged, an earlier one will do, or none
         if step is not None:
             specs = tuple(map(sharding.spec_of_edit, found.sites))
-            return len(there), sharding.put(tuple(y for _, y in step), specs)
-    return 0, no_edit(found.sites)
+            whole = tuple(np.array(y) for _, y in step)  # of their own: the next step may be added in place
+            return len(there), sharding.put(whole, specs)
+    return 0, None
 
 
 # ---------------------------------------------------------------------------------------------- undoing, merging
@@ -72,7 +85,7 @@ def undo(found: Ledger, numbers: Collection[int]) -> tuple[Deltas, Callable[[], 
     if odd or not numbers:
         words = f"there is no batch {odd[0]} in force" if odd else "no batch is named"
         raise InputError(f"{found.path}: {words}; those in force are {spans(sorted(known)) or 'none'}.")
-    planned = dataclasses.replace(found, records=[*found.records, _undoing(found, numbers)])
+    planned = dataclasses.replace(found, records=[*found.records, undoing(found, numbers)])
     return deltas(planned), lambda: _write(found, numbers)
 
 
@@ -80,7 +93,8 @@ def _write(found: Ledger, numbers: Collection[int]) -> None:
     found.append(book.UNDO, undone=sorted(numbers))
 
 
-def _undoing(found: Ledger, numbers: Collection[int]) -> Record:
+def undoing(found: Ledger, numbers: Collection[int]) -> Record:
+    """The record that takes those batches back, before it has a time and a hash."""
     return Record(len(found.records) + 1, book.UNDO, (), "", {}, "", 0, "", "", tuple(sorted(numbers)), "")
 
 
@@ -115,7 +129,7 @@ def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
     if one.sites != other.sites:
         both = f"{one.path} and {other.path}"
         raise InputError(f"{both} hold edits of different layers: only those of the same can be merged.")
-    made, now = book.create(to, one.base, one.sites), no_edit(one.sites)
+    made, now = book.create(to, one.base, one.sites), nothing(one)
     for source in (one, other):
         for record in source.active():
             steps = files.load(source, record)

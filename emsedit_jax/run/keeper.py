@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,14 @@ class Keeper:
         self._before = clock.summary()
         self.found: Saved | None = None  # what a run before this one left
 
-    def begin(self) -> int | None:
-        """Looks for what was saved; gives the length of the metrics that belong to it."""
+    def begin(self, odd: Callable[[Mapping[str, Any]], str] = lambda place: "") -> int | None:
+        """Looks for what was saved; gives the length of the metrics that belong to it.
+
+        `odd`: why a place is none to go on from; "" where it is one.
+        """
         if self._checkpoints is None:
             return None
-        self.found, wrong = self._checkpoints.newest()
+        self.found, wrong = self._checkpoints.newest(odd)
         if wrong:
             say("warning", checkpoint.listed(wrong))
         self._before = self._clock.summary()

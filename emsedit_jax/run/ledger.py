@@ -15,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from emsedit_jax import disk
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import ledger_lines, storing
-from emsedit_jax.run.ledger_lines import DENSE, EDIT, NAME, START, UNDO, Record, hash_of
+from emsedit_jax.run.ledger_lines import DENSE, EDIT, NAME, NO_LEDGER, START, UNDO, Mark, Record, hash_of, mark
 from emsedit_jax.types import SiteGroup, Sites
 
 __all__ = ["DENSE", "EDIT", "NAME", "UNDO", "Ledger", "Record", "check_base", "check_present", "create", "cut", "read"]
 
 FORMAT = "emsedit-jax ledger 1"
+MOST_WIDE, MOST_SITES = 2**24, 2**16  # of a weight, and how many: more is no model's
 
 
 @dataclasses.dataclass
@@ -72,12 +74,15 @@ class Ledger:
     def _write(self, line: str) -> None:
         """Adds a line behind the good ones."""
         path = self.path / NAME
-        with storing.writing(path), path.open("r+b" if path.exists() else "w+b") as file:
+        begins = not path.exists()
+        with storing.writing(path), path.open("w+b" if begins else "r+b") as file:
             file.truncate(self.good_bytes)
             file.seek(self.good_bytes)
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+            if begins:
+                disk.sync_folder(self.path)
             self.good_bytes = file.tell()
 
     def active(self, at: int | None = None) -> list[Record]:
@@ -101,6 +106,7 @@ def create(path: Path, base: Identity, sites: Sites) -> Ledger:
     """An empty ledger in a folder that has none. Raises InputError where it cannot be written."""
     with storing.writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        disk.sync_folder(path.parent)
     made = Ledger(path, base, sites, [])
     made._write(json.dumps(made.header(), ensure_ascii=False))
     return made
@@ -138,6 +144,14 @@ def read(path: Path) -> Ledger:
     return found
 
 
+def mark_of(path: Path) -> Mark:
+    """Where the folder's ledger stands, if it has one that can be read."""
+    try:
+        return mark(read(path).records)
+    except InputError:
+        return NO_LEDGER
+
+
 def check_base(found: Ledger, base: Identity) -> None:
     """Raises InputError where the ledger's edits are of another model."""
     if not base.is_of(found.base.about()):
@@ -152,16 +166,21 @@ def cut(found: Ledger, count: int) -> None:
         found.good_bytes = sum(len(line) + 1 for line in lines[: count + 1])
         with storing.writing(found.path), (found.path / NAME).open("r+b") as file:
             file.truncate(found.good_bytes)
+            os.fsync(file.fileno())
         del found.records[count:]
 
 
 def _opened(path: Path, line: bytes) -> Ledger:
     try:
         header = dict(json.loads(line))
-        groups = tuple(_group(one) for one in header["sites"])
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']!r}")
-        found = Ledger(path, Identity(str(header["model"]), str(header["weights"])), groups, [])
+        if not all(isinstance(header[name], str) for name in ("model", "weights")):
+            raise ValueError("it is of no model")
+        if not isinstance(header["sites"], list) or not 0 < len(header["sites"]) <= MOST_SITES:
+            raise ValueError("it is of no sites")
+        groups = tuple(_group(one) for one in header["sites"])
+        found = Ledger(path, Identity(header["model"], header["weights"]), groups, [])
         if header != json.loads(json.dumps(found.header())):
             raise ValueError("its first line is not what was written")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -170,8 +189,12 @@ def _opened(path: Path, line: bytes) -> Ledger:
 
 
 def _group(plain: Mapping[str, Any]) -> SiteGroup:
-    lists = {name: tuple(plain[name]) for name in ("layers", "modules", "names")}
-    group = SiteGroup(int(plain["k"]), int(plain["v"]), **lists, wide=str(plain["wide"]))
-    if not (group.k > 0 < group.v and len(group.layers) == len(group.modules) == len(group.names) > 0):
-        raise ValueError("sites without a size")
-    return group
+    """Raises ValueError, KeyError and TypeError for anything that is no group of sites."""
+    layers, modules, names = (plain[name] for name in ("layers", "modules", "names"))
+    sound = all(ledger_lines.is_whole(plain[side], 1, MOST_WIDE) for side in ("k", "v")) and plain["wide"] in ("k", "v")
+    sound &= all(isinstance(one, list) for one in (layers, modules, names))
+    sound &= all(ledger_lines.is_whole(layer, 0, MOST_SITES) for layer in layers)
+    sound &= all(isinstance(one, str) for one in (*modules, *names))
+    if not sound or not len(layers) == len(modules) == len(names) > 0 or len(names) > MOST_SITES:
+        raise ValueError("sites that no model has")
+    return SiteGroup(plain["k"], plain["v"], tuple(layers), tuple(modules), tuple(names), wide=plain["wide"])

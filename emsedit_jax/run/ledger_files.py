@@ -1,12 +1,18 @@
-"""The files beside the ledger: a batch's weight change as the factors of its steps, or whole where that is smaller."""
+"""The files beside the ledger: a batch's weight change as the factors of its steps, or whole where that is smaller.
+
+They are mapped into memory: checking one and adding it up takes no room of its own.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from emsedit_jax import disk, sharding
 from emsedit_jax.edit.factors import Factors
@@ -14,10 +20,14 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import storing
 from emsedit_jax.run.ledger import Ledger, Record
+from emsedit_jax.run.ledger_lines import is_whole
 from emsedit_jax.types import Sites
 
 Part = tuple[np.ndarray | None, np.ndarray]  # a group's factors x [s n k] and y [s n v]; no x: y is the shift [s k v]
 Steps = list[list[Part]]  # of every edit step, of every site group
+FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError)  # of a file that is not what it should be
+NAME = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.[xy]")  # of an array: step, site group, which factor
+MOST_HEADER_BYTES = 2**26
 
 
 def name_of(number: int) -> str:
@@ -64,7 +74,7 @@ def load(ledger: Ledger, record: Record) -> Steps:
     """
     try:
         return _load(ledger, record.file, record.sha256)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except FAULTS as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
             f"{ledger.path / record.file}: the weight change of batch {record.number} is lost ({str(why).lower()}); "
@@ -76,28 +86,49 @@ def load_snapshot(ledger: Ledger, record: Record) -> list[Part] | None:
     """All edits after the record; None where they are not what was written."""
     try:
         (step,) = _load(ledger, snapshot_of(record.number), record.snapshot)
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except FAULTS:
         return None
-    return step
+    return step if all(x is None for x, _ in step) else None
 
 
 def _load(ledger: Ledger, name: str, sha256: str) -> Steps:
-    path = ledger.path / name
-    if file_sha256(path) != sha256:
+    data = np.memmap(ledger.path / name, np.uint8, mode="r")
+    if hashlib.sha256(data.data).hexdigest() != sha256:
         raise ValueError("its bytes changed since it was written")
-    with safe_open(path, framework="numpy") as file:
-        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    return _steps(ledger.sites, found)
+    return _steps(ledger.sites, _arrays(data))
+
+
+def _arrays(data: np.ndarray) -> dict[str, np.ndarray]:
+    """The float32 arrays of a safetensors file, where they lie. Raises ValueError, KeyError and TypeError."""
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    if not 0 < size <= min(MOST_HEADER_BYTES, len(data) - 8):
+        raise ValueError("its header is cut off")
+    header, data = dict(json.loads(data[8 : 8 + size].tobytes())), data[8 + size :]
+    header.pop("__metadata__", None)
+    found = {}
+    for name, about in header.items():
+        shape, (begin, end) = about["shape"], about["data_offsets"]
+        places = (*shape, begin, end)
+        if about["dtype"] != "F32" or not all(is_whole(one, 0, len(data)) for one in places):
+            raise ValueError(f"{name} is no array of float32 numbers")
+        if begin > end or end - begin != 4 * math.prod(shape):
+            raise ValueError(f"{name} is of another size")
+        found[name] = data[begin:end].view(np.float32).reshape(shape)
+    return found
 
 
 def _steps(sites: Sites, found: dict[str, np.ndarray]) -> Steps:
+    """Raises ValueError and KeyError where the arrays are none of these sites' steps."""
+    places = [NAME.fullmatch(name) for name in found]
+    if not all(places):
+        raise ValueError("it holds other arrays")
     steps = []
-    for i in range(1 + max(int(name.split(".")[0]) for name in found)):
+    for i in range(1 + max(int(place[1]) for place in places if place)):
         step = []
         for g, group in enumerate(sites):
             x_snk, y = found.get(f"{i}.{g}.x"), found[f"{i}.{g}.y"]
             s = len(group.layers)
-            n = group.k if x_snk is None else x_snk.shape[1]
+            n = group.k if x_snk is None else y.shape[1] if y.ndim == 3 else 0
             if y.shape != (s, n, group.v) or (x_snk is not None and x_snk.shape != (s, n, group.k)):
                 raise ValueError("it is of other sites")
             step.append((x_snk, y))

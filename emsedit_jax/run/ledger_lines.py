@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import storing
@@ -19,6 +21,10 @@ NAME = "ledger.jsonl"
 EDIT, UNDO, DENSE = "edit", "undo", "dense"
 MOST_BYTES = 2**31  # of ledger.jsonl: more is no ledger of ours
 START = "0" * 64
+FACT = ("id", "subject", "prompt", "answer")  # the fields of a row
+FILE = re.compile(r"[0-9]{6,12}\.safetensors")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_FILE_BYTES = 2**50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Record:
 
     number: int  # from 1
     kind: str
-    rows: tuple[Mapping[str, Any], ...]  # facts: id, subject, prompt, answer
+    rows: tuple[Mapping[str, str], ...]  # facts: id, subject, prompt, answer
     time: str
     scores: Mapping[str, Any]  # means, in percent
     file: str  # "" for an undo
@@ -38,7 +44,33 @@ class Record:
     hash: str
 
     def plain(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+        return {**vars(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+
+
+class Mark(NamedTuple):
+    """How far a ledger went when another file was written: without it, one that lost its last lines looks whole."""
+
+    records: int
+    content: str  # a hash of what they say, without their times: the same run has the same one again
+
+    @classmethod
+    def read(cls, plain: Any) -> Mark:
+        """From JSON. Raises ValueError, KeyError and TypeError where it is none."""
+        found = cls(plain["records"], plain["content"])
+        _check(is_whole(found.records, 0, 10**12), isinstance(found.content, str))
+        return found
+
+
+NO_LEDGER = Mark(0, "")
+
+
+def mark(records: Sequence[Record]) -> Mark:
+    """Where a ledger with these records stands."""
+    content = START
+    for record in records:
+        told = {name: value for name, value in record.plain().items() if name not in ("time", "hash")}
+        content = hash_of(content, told)
+    return Mark(len(records), content)
 
 
 def lines(path: Path) -> list[bytes]:
@@ -75,17 +107,48 @@ def believed(line: bytes, number: int, last: str) -> Record | None:
     try:
         plain = dict(json.loads(line))
         found = record(plain)
+        given = plain.pop("hash")
+        return found if found.number == number and given == hash_of(last, plain) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    given = plain.pop("hash")
-    sound = found.number == number and given == hash_of(last, plain)
-    return found if sound and "/" not in found.file and not found.file.startswith(".") else None
 
 
 def record(plain: Mapping[str, Any]) -> Record:
-    """The record that a line holds. Raises KeyError and TypeError where it holds none."""
+    """The record that a line holds. Raises ValueError, KeyError and TypeError where it holds none.
+
+    A hash says that nothing was changed, not who wrote it: whatever reads records relies on what is asked for here.
+    """
     fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
+    _check(is_whole(fields["number"], 1, 10**12), fields["kind"] in (EDIT, UNDO, DENSE))
+    _check(isinstance(fields["rows"], (list, tuple)), isinstance(fields["undone"], (list, tuple)))
+    _check(isinstance(fields["scores"], dict), isinstance(fields["time"], str))
+    _check(*map(_is_fact, fields["rows"]))
+    _check(*(value is None or _is_number(value) for value in fields["scores"].values()))
+    _check(*(is_whole(number, 1, fields["number"] - 1) for number in fields["undone"]))
+    _check(is_whole(fields["bytes"], 0, MOST_FILE_BYTES))
+    undoes = fields["kind"] == UNDO
+    _check(fields["file"] == "" if undoes else bool(FILE.fullmatch(fields["file"])), bool(fields["undone"]) == undoes)
+    for name, may_lack in (("sha256", undoes), ("snapshot", True), ("hash", False)):
+        _check(bool(SHA256.fullmatch(fields[name])) or (may_lack and fields[name] == ""))
     return Record(**fields | {"rows": tuple(plain["rows"]), "undone": tuple(plain["undone"])})
+
+
+def _check(*sound: bool) -> None:
+    if not all(sound):
+        raise ValueError("a field that no record has")
+
+
+def is_whole(value: Any, least: int, most: int) -> bool:
+    """Whether it is a whole number of that range, and not one of JSON's other things that Python takes for one."""
+    return type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return math.isfinite(value) if type(value) is float else is_whole(value, -(2**53), 2**53)
+
+
+def _is_fact(row: Any) -> bool:
+    return isinstance(row, dict) and sorted(row) == sorted(FACT) and all(isinstance(one, str) for one in row.values())
 
 
 def hash_of(before: str, body: Mapping[str, Any]) -> str:

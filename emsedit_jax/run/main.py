@@ -13,6 +13,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import (
+    anchor,
     arrays,
     cluster,
     course,
@@ -20,6 +21,7 @@ from emsedit_jax.run import (
     exam,
     examine,
     items,
+    ledger,
     lock,
     networks,
     page,
@@ -182,7 +184,7 @@ def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
         networks.save(folder.networks, run.editor, stop.state, run.base)
         kept.append(folder.networks.name)
     if stop.deltas is not None:
-        edits.save(folder.edits, run.editor.sites, stop.deltas, run.base)
+        edits.save(folder.edits, run.editor.sites, stop.deltas, run.base, ledger.mark_of(folder.ledger))
         kept.append(folder.edits.name)
     return f"What was good before is in {folder.path}: {' and '.join(kept)}." if kept else "Nothing was saved."
 
@@ -194,7 +196,7 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     exam.check_files(config)
     run = prepare(config, training=False)
     questions = exam.prepare_exam(run)
-    deltas = edits.load(folder.edits, run.editor.sites, run.base)
+    deltas = anchor.load(folder, run.editor.sites, run.base)
     say("edits", str(folder.edits))
     unedited, idle = no_edit(run.editor.sites), keeping.nothing(clock)
     before = scoring.ask_all(run, questions, unedited, clock, "unedited", idle, edited=False)

@@ -45,6 +45,11 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def host_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def peak_rss_mb() -> float:
     """The most memory this process has held so far, in MB (2^20 bytes)."""
     found = _held_mb("VmHWM")  # getrusage on Linux also counts what the process that started this one held

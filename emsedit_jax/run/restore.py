@@ -10,7 +10,7 @@ from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.lm import model
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
-from emsedit_jax.run import edits
+from emsedit_jax.run import anchor, edits
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
@@ -36,6 +36,6 @@ def restore(config: ml_collections.ConfigDict, folder: Workdir) -> Restored:
     )
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
     base = identify(config.model.name_or_path, lm.params)
-    deltas = edits.load(folder.edits, sites, base)
+    deltas = anchor.load(folder, sites, base)
     say("edits", str(folder.edits))
     return Restored(lm, sites, deltas, base)

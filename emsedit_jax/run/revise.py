@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError, spans
-from emsedit_jax.run import edits, history, ledger, lock, storing, workdir
+from emsedit_jax.run import anchor, edits, history, ledger, lock, storing, workdir
 from emsedit_jax.run.ledger import Ledger
+from emsedit_jax.run.ledger_lines import mark
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas
@@ -27,11 +30,13 @@ def run_undo(path: Path, wanted: str) -> None:
     ledger.check_present(folder.ledger)  # before a lock is put there
     with lock.held(path):
         found = _whole(folder)
+        _catch_up(folder, found)
         numbers = numbered(wanted, [record.number for record in found.active()])
         facts = [row for record in found.active() if record.number in numbers for row in record.rows]
         deltas, write = history.undo(found, numbers)
         with storing.replacing(folder.edits) as temporary:  # takes its place once the ledger says so
-            edits.save(temporary, found.sites, deltas, found.base)
+            there = mark([*found.records, history.undoing(found, numbers)])
+            edits.save(temporary, found.sites, deltas, found.base, there)
             write()
     for row in facts:
         say("undone", f"{row['prompt']} -> {row['answer']}")
@@ -40,6 +45,18 @@ def run_undo(path: Path, wanted: str) -> None:
         say("edits", f"{folder.edits}: {left} facts in batches {_in_force(found)}; --mode=eval scores them")
     else:
         say("edits", f"{folder.edits}: no facts are in force any more")
+
+
+def _catch_up(folder: Workdir, found: Ledger) -> None:
+    """Writes the edits that a program did not come to write which died as it took batches back."""
+    if words := anchor.behind(folder, found):
+        say("warning", f"{words}; it is made anew")
+        with contextlib.suppress(InputError):  # a damaged file, perhaps of a batch that is now to be taken back
+            _replay(folder, found)
+
+
+def _replay(folder: Workdir, found: Ledger) -> None:
+    edits.save(folder.edits, found.sites, history.deltas(found), found.base, mark(found.records))
 
 
 def run_replay(path: Path) -> None:
@@ -51,37 +68,43 @@ def run_replay(path: Path) -> None:
     ledger.check_present(folder.ledger)
     with lock.held(path):
         found = _whole(folder)
-        edits.save(folder.edits, found.sites, history.deltas(found), found.base)
+        _replay(folder, found)
     say("edits", f"{folder.edits}: batches {_in_force(found)}")
 
 
 def run_merge(paths: Sequence[Path], to: Path) -> None:
     """The edits of two runs together, as a run's folder of its own; facts that they answer differently are told.
 
-    Raises InputError where they are of different models or sites, a file is damaged, or `to` is taken.
+    Raises InputError where they are of different models or sites, one is not finished or in use, a file is damaged,
+    or `to` is taken.
     """
-    one, other = (_read(Workdir(path)) for path in paths)
-    with _made(to, paths[0]) as folder:
+    if paths[0].resolve() == paths[1].resolve():
+        raise InputError(f"--workdir={paths[0]},{paths[1]} names one run twice; name two.")
+    with _source(paths[0]) as one, _source(paths[1]) as other, _made(to, paths[0]) as folder:
         made, deltas = history.merged(one, other, folder.ledger)
         _finish(folder, made, deltas)
-    told = history.conflicts(one, other)
+        told = history.conflicts(one, other)
+        if told:
+            with storing.replacing(folder.conflicts) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in told), encoding="utf-8")
+    _say_made(to, made)
     for line in told[:SHOWN]:
         say("conflict", line)
-    if len(told) > SHOWN:
-        say("conflict", f"and {len(told) - SHOWN} more")
     if told:
+        rest = f"and {len(told) - SHOWN} more, all of them" if len(told) > SHOWN else "they are"
+        say("conflict", f"{rest} in {Workdir(to).conflicts}")
         say("conflict", "the later one holds, if any: undo the batch of the other one with --mode=undo")
 
 
 def run_compact(path: Path, to: Path) -> None:
     """A run's edits in force as one change, in a folder of their own; the history stays where it was.
 
-    Raises InputError where a file is damaged, or `to` is taken.
+    Raises InputError where the run is not finished or in use, a file is damaged, or `to` is taken.
     """
-    found = _read(Workdir(path))
-    with _made(to, path) as folder:
+    with _source(path) as found, _made(to, path) as folder:
         made, deltas = history.compacted(found, folder.ledger)
         _finish(folder, made, deltas)
+    _say_made(to, made)
 
 
 def numbered(wanted: str, known: Sequence[int]) -> list[int]:
@@ -111,10 +134,6 @@ def numbered(wanted: str, known: Sequence[int]) -> list[int]:
 
 def _whole(folder: Workdir) -> Ledger:
     """The ledger of a finished run, to be changed: no record of it may be damaged."""
-    if folder.stages.exists():
-        raise InputError(
-            f"{folder.path} holds a run that is not finished: finish it first, with the command it began with."
-        )
     found = _read(folder)
     if found.damaged:
         raise InputError(f"{found.lost}; --mode=compact --to=FOLDER makes new edits of those before it.")
@@ -122,33 +141,71 @@ def _whole(folder: Workdir) -> Ledger:
 
 
 def _read(folder: Workdir) -> Ledger:
-    found = ledger.read(folder.ledger)
+    if folder.stages.exists():
+        raise InputError(
+            f"{folder.path} holds a run that is not finished: finish it first, with the command it began with."
+        )
+    found = anchor.read(folder)
     if found.lost:
         say("warning", found.lost)
     return found
 
 
 @contextlib.contextmanager
+def _source(path: Path) -> Iterator[Ledger]:
+    """The ledger of a finished run, which nobody changes meanwhile."""
+    folder = Workdir(path)
+    ledger.check_present(folder.ledger)
+    with lock.held(path):
+        yield _read(folder)
+
+
+@contextlib.contextmanager
 def _made(to: Path, like: Path) -> Iterator[Workdir]:
-    """A folder for new edits, kept for this program, with the config of the run that they are made like."""
+    """A folder for new edits, with the config of the run that they are made like.
+
+    It is made beside `to`, whose name it takes once the block ends well: half of it is of no use.
+    """
+    _check_free(to)
+    config = workdir.saved_config(like)
+    with storing.writing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(to)
+        part = disk.beside(to)
+        try:
+            with lock.held(part):
+                folder = workdir.open_workdir(part, config)
+                storing.write_json(folder.made_of, {"like": str(like)})
+                yield folder
+            _check_free(to)
+            part.replace(to)
+            disk.sync_folder(to.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_free(to: Path) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to={to} is there already: name a folder that is empty, or not there yet.")
-    config = workdir.saved_config(like)
-    try:
-        with lock.held(to):
-            folder = workdir.open_workdir(to, config)
-            storing.write_json(folder.made_of, {"like": str(like)})
-            yield folder
-    except BaseException:
-        shutil.rmtree(to, ignore_errors=True)  # half of it is of no use
-        raise
+
+
+def _sweep(to: Path) -> None:
+    """Removes what a program left beside the folder that died as it made it."""
+    for left in to.parent.glob(f".{glob.escape(to.stem)}-*{glob.escape(to.suffix)}"):
+        if Workdir(left).made_of.exists():
+            with contextlib.suppress(InputError), lock.held(left):  # that of a living one stays
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _finish(folder: Workdir, made: Ledger, deltas: Deltas) -> None:
-    edits.save(folder.edits, made.sites, deltas, made.base)
+    edits.save(folder.edits, made.sites, deltas, made.base, mark(made.records))
+
+
+def _say_made(to: Path, made: Ledger) -> None:
+    made.path = Workdir(to).ledger
     facts = sum(len(record.rows) for record in made.records)
     size = f"{made.file_bytes / 1e6:,.1f} MB"
-    say("edits", f"{folder.path}: {facts} facts in {len(made.records)} batches, {size}; --mode=eval scores them")
+    say("edits", f"{to}: {facts} facts in {len(made.records)} batches, {size}; --mode=eval scores them")
 
 
 def _in_force(found: Ledger) -> str:

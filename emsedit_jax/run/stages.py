@@ -56,6 +56,7 @@ class Stages:
         plain: Callable[[T], Any],
         back: Callable[[Any], T],
         *,
+        odd: Callable[[Mapping[str, Any]], str] = lambda place: "",
         alone: bool = False,
     ) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
@@ -66,6 +67,7 @@ class Stages:
           plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files, and raise
             Lost where one is damaged.
           alone: no other stage is made of it, and it logs no metrics.
+          odd: why the stage cannot go on from a place that a checkpoint is of; "" where it can.
         """
         self._reached.append(name)
         path = self._path / f"{name}.json"
@@ -77,7 +79,7 @@ class Stages:
         stopping.poll()
         before = self._clock.summary()
         keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, self._of)
-        logged = keeper.begin()
+        logged = keeper.begin(odd)
         if keeper.found is not None:
             self._check(keeper.found.place["of"])
         if not alone:

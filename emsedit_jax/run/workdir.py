@@ -56,6 +56,10 @@ class Workdir(NamedTuple):
         return self.path / "made_of.json"
 
     @property
+    def conflicts(self) -> Path:
+        return self.path / "conflicts.txt"
+
+    @property
     def stages(self) -> Path:
         return self.path / "stages"
 

@@ -17,9 +17,10 @@ from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
-from emsedit_jax.run import edits, ledger, lock, networks, storing, together, workdir
+from emsedit_jax.run import anchor, edits, ledger, lock, networks, storing, together, workdir
 from emsedit_jax.run.ledger import Ledger
 from emsedit_jax.run.ledger_files import snapshot_of
+from emsedit_jax.run.ledger_lines import mark
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.session import given
 from emsedit_jax.types import Deltas, MetaState
@@ -41,7 +42,7 @@ def read(path: Path) -> Saved:
     together.finish(path)
     folder = Workdir(path)
     config = ml_collections.ConfigDict(workdir.saved_config(path).to_dict())
-    found = ledger.read(folder.ledger) if (folder.ledger / ledger.NAME).is_file() else None
+    found = anchor.read(folder) if (folder.ledger / ledger.NAME).is_file() else None
     if found is not None and found.damaged:
         raise InputError(f"{found.lost}; --mode=compact --to=FOLDER makes new edits of those before it.")
     if folder.stages.exists():
@@ -91,7 +92,7 @@ def write(
             new = Workdir(part)
             new.ledger.mkdir()
             copy(history, new.ledger, folder.ledger)
-            edits.save(new.edits, editor.sites, deltas, base)
+            edits.save(new.edits, editor.sites, deltas, base, mark(history.records))
             networks.save(new.networks, editor, state, base)  # or the statistics alone
             with storing.replacing(new.facts) as temporary:
                 lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in active]

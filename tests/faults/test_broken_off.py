@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import checkpoint, cli, main, scoring, watch
+from emsedit_jax.run import anchor, checkpoint, cli, ledger, main, scoring, watch
+from emsedit_jax.run.workdir import Workdir
 from tests.run import tiny
 
 LONG = (
@@ -168,6 +170,38 @@ def test_checkpoints_that_are_all_damaged_begin_the_stage_anew(tmp_path, whole, 
     goes_on(tmp_path, "emsedit", whole)
     assert "checkpoint 5: " in (out := capsys.readouterr().out)
     assert "checkpoint 4: " in out
+
+
+def damaged(record):
+    def harm(folder):
+        lines = (folder / ledger.NAME).read_bytes().split(b"\n")
+        lines[record] = lines[record].replace(b'"answer"', b'"anzwer"')
+        (folder / ledger.NAME).write_bytes(b"\n".join(lines))
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "again", "said"),
+    [
+        (damaged(3), 2, "record 3 is damaged"),
+        (damaged(1), 4, "record 1 is damaged"),
+        (lambda folder: (folder / "000003.safetensors").unlink(), 2, "000003.safetensors is gone"),
+        (shutil.rmtree, 4, "is no run with a ledger"),
+    ],
+)
+def test_a_damaged_ledger_is_told_and_written_anew_from_a_checkpoint_before(
+    harm, again, said, tmp_path, whole, monkeypatch, capsys
+):
+    killed(tmp_path, monkeypatch, 4, "edit_batch", "ultraedit")
+    harm(tmp_path / "edits")
+    whole("ultraedit")  # made before calls are counted
+    batches = calls(monkeypatch, trajectory, "edit_batch", 0, die)
+    goes_on(tmp_path, "ultraedit", whole)
+    assert said in capsys.readouterr().out
+    assert batches[0] == again
+    found = anchor.read(Workdir(tmp_path))
+    assert (len(found.records), found.lost) == (4, "")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import arrays, edits
+from emsedit_jax.run.ledger_lines import NO_LEDGER
 from emsedit_jax.types import SiteGroup
 
 SITES = (
@@ -22,7 +23,7 @@ DELTAS = (jnp.arange(12, dtype=jnp.float32).reshape(2, 3, 2), -jnp.ones((1, 2, 3
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "edits.safetensors"
-    edits.save(path, SITES, DELTAS, BASE)
+    edits.save(path, SITES, DELTAS, BASE, NO_LEDGER)
     return path
 
 
@@ -38,7 +39,7 @@ def test_each_site_is_an_array_of_its_own_name(path):
 
 def test_digests_are_of_the_bytes_and_in_the_file_too(tmp_path):
     path = tmp_path / "edits.safetensors"
-    found = edits.save(path, SITES, DELTAS, BASE)
+    found = edits.save(path, SITES, DELTAS, BASE, NO_LEDGER)
     assert found["layers.1.up"] == hashlib.sha256(np.arange(6, 12, dtype="<f4").tobytes()).hexdigest()
     size = int.from_bytes(path.read_bytes()[:8], "little")
     about = json.loads(json.loads(path.read_bytes()[8 : 8 + size])["__metadata__"][arrays.KEY])
@@ -54,7 +55,7 @@ def test_loaded_edits_are_the_saved_ones(path):
 
 
 def test_saving_again_takes_the_place_of_the_file(path):
-    edits.save(path, SITES, (2 * DELTAS[0], DELTAS[1]), BASE)
+    edits.save(path, SITES, (2 * DELTAS[0], DELTAS[1]), BASE, NO_LEDGER)
     np.testing.assert_array_equal(edits.load(path, SITES, BASE)[0], 2 * DELTAS[0])
 
 
@@ -139,4 +140,4 @@ def test_a_missing_file_says_what_to_run(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
-        edits.save(tmp_path / "nowhere" / "edits.safetensors", SITES, DELTAS, BASE)
+        edits.save(tmp_path / "nowhere" / "edits.safetensors", SITES, DELTAS, BASE, NO_LEDGER)

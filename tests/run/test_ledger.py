@@ -1,14 +1,19 @@
 """The ledger of a run: what it says, that it cannot be changed unnoticed, and what its records add up to."""
 
+import contextlib
 import json
 import shutil
 
 import numpy as np
 import pytest
 
+from emsedit_jax import disk, sharding
+from emsedit_jax.edit.factors import Factors
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
-from emsedit_jax.run import history, ledger, ledger_files, workdir
+from emsedit_jax.run import history, ledger, ledger_files, ledger_lines, workdir
+from emsedit_jax.run.bookkeeping import Bookkeeper
+from emsedit_jax.types import SiteGroup
 from tests.fresh_programs import fresh_programs
 from tests.run import tiny
 
@@ -59,7 +64,8 @@ def test_the_ledger_says_what_was_written_when(ran):
     metrics = [row for row in tiny.rows(ran) if row["phase"] == "edit"]
     assert [record.scores["ES"] for record in found.records] == [row["ES"] for row in metrics]
     summary = tiny.read(ran / "summary.json")
-    assert summary["ledger"] == {"batches": 4, "bytes": sum(len(one) for one in tiny.files(ran / "edits").values())}
+    told = {"batches": 4, "bytes": sum(len(one) for one in tiny.files(ran / "edits").values())}
+    assert summary["ledger"] == told | {"content": ledger_lines.mark(found.records).content}
 
 
 def test_its_records_add_up_to_the_runs_edits_to_the_last_bit(ran, run):
@@ -200,9 +206,42 @@ def test_what_is_no_ledger(tmp_path, text, said):
 
 def test_a_file_outside_the_folder_is_never_named(run):
     """Even where the chain is sound."""
+    path = run / "edits" / ledger.NAME
     found = ledger.read(run / "edits")
-    found.append(ledger.EDIT, [], {}, "../edits/000001.safetensors", found.records[0].sha256)
-    assert len(ledger.read(run / "edits").records) == 4
+    body = found.records[-1].plain() | {"number": 5}
+    del body["hash"]
+    good = path.read_text()
+    for file, count in (("000004.safetensors", 5), ("../edits/000001.safetensors", 4)):
+        one = body | {"file": file}
+        path.write_text(good + json.dumps(one | {"hash": ledger_lines.hash_of(found.last, one)}) + "\n")
+        assert len(ledger.read(run / "edits").records) == count
+
+
+def test_a_forged_ledger_is_not_made_room_for(tmp_path):
+    wide = SiteGroup(ledger.MOST_WIDE, ledger.MOST_WIDE, (0,), ("mlp.gate",), ("model.layers.0.mlp.gate_proj",))
+    forged = ledger.create(tmp_path / "forged", Identity("a model", "0123"), (wide,))
+    with pytest.raises(InputError, match=r"holds edits of 1,125,899.9 GB, and this machine has"):
+        history.deltas(ledger.read(forged.path))
+
+
+def test_weight_changes_are_mapped_and_not_copied(run):
+    found = ledger.read(run / "edits")
+    for step in ledger_files.load(found, found.records[0]):
+        assert all(isinstance(part, np.memmap) for parts in step for part in parts if part is not None)
+
+
+def test_the_disk_has_a_file_by_name_before_the_line_that_names_it(run, monkeypatch):
+    found, order = ledger.read(run / "edits"), []
+    steps = ledger_files.load(found, found.records[0])
+    synced, appended = disk.sync_folder, ledger.Ledger._write
+    monkeypatch.setattr(disk, "sync_folder", lambda path: (order.append(path), synced(path)))
+    monkeypatch.setattr(ledger.Ledger, "_write", lambda self, line: (order.append("line"), appended(self, line)))
+    books = Bookkeeper(run / "edits", found.base, found.sites, 0)
+    with contextlib.closing(books):
+        books.begin(4)
+        books.note(5, [], [[Factors(*sharding.put(part)) for part in step] for step in steps], {}, ())
+        assert books.mark().records == 5
+    assert order == [run / "edits", "line"]
 
 
 def test_writing_that_fails_is_one_line(run, monkeypatch):

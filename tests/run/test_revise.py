@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.run import arrays, cli, history, ledger, revise, storing
+from emsedit_jax.run import arrays, cli, history, ledger, lock, revise, storing
 from tests.fresh_programs import fresh_programs
 from tests.run import tiny
 
@@ -86,9 +86,11 @@ def test_two_runs_become_one_that_can_be_scored_and_exported(run, tmp_path, caps
     assert tiny.call("--mode=export", f"--workdir={both}", f"--to={tmp_path / 'model'}") == 0
 
 
-def test_what_two_runs_answer_differently_is_told(run, tmp_path, capsys):
+def test_what_two_runs_answer_differently_is_told(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(revise, "SHOWN", 3)
     rows = tiny.read(tiny.DATA / "zsre_eval.json")[:8]
-    rows[3]["ans"] = "Something else"
+    for row in rows[1:5]:
+        row["ans"] = "Something else"
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     given = f"--config.dataset.valid_path={tmp_path / 'rows.json'}"
     tiny.train(tmp_path / "other", given, editor="ultraedit")
@@ -96,8 +98,12 @@ def test_what_two_runs_answer_differently_is_told(run, tmp_path, capsys):
     to = tmp_path / "both"
     assert tiny.call("--mode=merge", f"--workdir={run},{tmp_path / 'other'}", f"--to={to}") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"conflict {rows[3]['subject']}: {rows[3]['src']!r} -> " in said
-    assert "'Something else' in" in said
+    listed = (to / "conflicts.txt").read_text().splitlines()
+    assert [line for line in listed if line.startswith(f"{rows[3]['subject']}: {rows[3]['src']!r} -> ")]
+    assert {row["subject"] for row in rows[1:5]} <= {line.split(": ")[0] for line in listed}
+    assert said.count(f" in {tmp_path / 'other'}") == 3
+    assert f"conflict {listed[2]}" in said
+    assert f"and {len(listed) - 3} more, all of them in {to / 'conflicts.txt'}" in said
 
 
 def test_many_batches_become_one_change(run, tmp_path, capsys):
@@ -118,13 +124,40 @@ def test_a_damaged_file_leaves_everything_as_it_was(run, capsys):
     same(saved(run), by_ledger(run))
 
 
-@pytest.mark.parametrize("mode", [("--mode=undo", "--batches=1"), ("--mode=replay",)])
-def test_a_run_that_is_not_finished_is_finished_first(run, capsys, mode):
+@pytest.fixture
+def called(run, ran, tmp_path):
+    """A mode on the run, by name; the modes that make new edits make them in `made`."""
+    made = f"--to={tmp_path / 'made'}"
+    flags = {
+        "undo": ("--batches=1", f"--workdir={run}"),
+        "replay": (f"--workdir={run}",),
+        "merge": (made, f"--workdir={ran},{run}"),
+        "compact": (made, f"--workdir={run}"),
+    }
+    return lambda mode: tiny.call(f"--mode={mode}", *flags[mode])
+
+
+MODES = ("undo", "replay", "merge", "compact")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_is_not_finished_is_finished_first(run, tmp_path, called, capsys, mode):
     (run / "stages").mkdir()
     before = tiny.files(run)
-    assert tiny.call(*mode, f"--workdir={run}") == cli.BAD_INPUT
+    assert called(mode) == cli.BAD_INPUT
     assert "a run that is not finished: finish it first" in capsys.readouterr().err
     assert tiny.files(run) == before
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_in_use_is_left_alone(run, tmp_path, called, capsys, mode):
+    with lock.held(run):
+        before = tiny.files(run)
+        assert called(mode) == cli.BAD_INPUT
+        assert f"{run} is in use by process" in capsys.readouterr().err
+        assert tiny.files(run) == before
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("mode", [("--mode=undo", "--batches=1"), ("--mode=replay",)])
@@ -203,6 +236,7 @@ def test_numbers_that_name_nothing(wanted, said):
         (["--mode=undo", "--workdir=nowhere", "--batches=1"], "is no run with a ledger"),
         (["--mode=merge", "--workdir=x", "--to=y"], "--mode=merge needs --workdir=FOLDER,FOLDER, two runs"),
         (["--mode=merge", "--workdir=x,y"], "--mode=merge needs --to=FOLDER"),
+        (["--mode=merge", "--workdir=x,x", "--to=y"], "names one run twice"),
         (["--mode=compact", "--workdir=x"], "--mode=compact needs --to=FOLDER"),
         (["--mode=compact", "--workdir=x", "--to=y", "--batches=1"], "--batches=1 is which edits to take back"),
         (["--mode=eval", "--workdir=x", "--to=y"], "needs --mode=export or --mode=compare or"),
