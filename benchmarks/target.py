@@ -130,8 +130,9 @@ def prepare(target: Target) -> None:
     if target.compiler == "cuda":
         os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
-    # the TPU's library asks the network what machine this is, and tells stderr that it is none
+    # the TPU's library asks the network what machine this is, says on stderr that it is none, and bars other processes
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5e-1"}
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     import jax
 
     jax.config.update("jax_platforms", "cpu")
