@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks import flops, loops
+from benchmarks import batches, collectives, flops, loops
+from benchmarks.batches import Sizes
 from emsedit_jax import sharding
-from emsedit_jax.data.parts import dealt, pack_parts
-from emsedit_jax.data.shapes import plan_shapes
-from emsedit_jax.data.tokens import TokenItem
-from emsedit_jax.edit import apart
+from emsedit_jax.edit import apart, stream
 from emsedit_jax.edit import capture as capturing
 from emsedit_jax.edit.step import learn_shift
 from emsedit_jax.lm.config import LMConfig
@@ -27,44 +23,30 @@ from emsedit_jax.lm.params import Params, abstract, is_spec, placement, undivide
 from emsedit_jax.measure.score import score_batch
 from emsedit_jax.meta import gradient, trajectory
 from emsedit_jax.meta.trajectory import Editor, Learning
-from emsedit_jax.types import Batch, Sites
+from emsedit_jax.types import Batch, Sites, Trace
 
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
-KINDS = ("prefix", "capture", "scoring", "meta gradient", "shift", "pull-back")
-MICRO_BATCH = 4
+KINDS = ("prefix", "capture", "scoring", "learning", "shift")
+
+
+class TooLarge(Exception):
+    """A program that its compiler refuses, as it takes more memory than the device has."""
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of one program, per device."""
+    """What the compiler says of one program, per device. Of one pass, the largest, where a batch takes several."""
 
-    argument_bytes: int
     output_bytes: int
     temporary_bytes: int
+    needed_bytes: int  # beside weights, edits and networks: what it is given, what it makes, what comes of it
     flop: float | None  # None: the compiler does not say
     collectives: dict[str, dict[str, float]]  # kind -> count, MB
-    useful_flop: float  # of all devices together, see `flops`
+    useful_flop: float  # of all devices and all passes together, see `flops`
+    passes: int  # how often it runs for an edit batch, in each step or loss
     of_model: bool  # in the model's dtype; else float32
     out: Any  # the outputs' shapes, with where they lie
 
 
-class Sizes(NamedTuple):
-    """What a batch is made of."""
-
-    facts: int
-    prompt: int = 16  # tokens
-    answer: int = 4
-
-
-def passes(sizes: Sizes, parts: int, token_rule: str) -> Batch:
-    """An edit batch of made-up prompts in one pass; their lengths spread around the mean by a third."""
-    rng = np.random.default_rng(0)
-    items = []
-    for _ in range(sizes.facts):
-        asked, answered = (max(1, round(mean * rng.uniform(2 / 3, 4 / 3))) for mean in (sizes.prompt, sizes.answer))
-        items.append(TokenItem((1,) * (asked + answered - 1), (1,) * answered, asked))
-    shapes = plan_shapes(dealt([items], parts), token_rule, sharding.row_lanes())
-    return pack_parts(items, MICRO_BATCH, token_rule, shapes, parts)
+Programs = Iterator[tuple[str, Compiled]]
 
 
 class Plan:
@@ -74,7 +56,9 @@ class Plan:
         self._mesh, self._config, self._editor, self._learning = mesh, editor.config, editor, learning
         self._state = self._placed(jax.eval_shape(lambda: trajectory.init(editor, 0, learning)), P())
         with jax.set_mesh(mesh):
-            self._batch = passes(sizes, sharding.size(sharding.DATA), token_rule)
+            parts = sharding.size(sharding.DATA)
+            self._edits = batches.edit_passes(sizes, parts, token_rule)
+            self._scored = batches.score_passes(sizes, parts)
             self._params = self._given_params()
             specs = [sharding.spec_of_edit(group) for group in editor.sites]
             self._deltas = tuple(
@@ -85,7 +69,6 @@ class Plan:
                 (self._struct((group.k, group.v), "float32", P(*spec[1:])),) * len(group.layers)
                 for group, spec in zip(editor.sites, specs, strict=True)
             )
-        self._packed = self._placed(self._batch, P(sharding.DATA))
 
     @property
     def config(self) -> LMConfig:
@@ -101,51 +84,159 @@ class Plan:
     @property
     def weights_bytes(self) -> int:
         """Of the model, on each device."""
-        return sum(_bytes_held(leaf) for leaf in jax.tree.leaves(self._params))
+        return _bytes_held(self._params)
 
     @property
     def deltas_bytes(self) -> int:
         """Of one set of edits, on each device."""
-        return sum(_bytes_held(leaf) for leaf in self._deltas)
+        return _bytes_held(self._deltas)
 
     @property
     def networks_bytes(self) -> int:
         """Of networks, moments and gradients, on each device."""
-        return sum(_bytes_held(leaf) for leaf in jax.tree.leaves(self._state))
+        return _bytes_held(self._state)
 
-    def programs(self, wanted: Sequence[str] = KINDS) -> Iterator[tuple[str, Compiled]]:
-        """Name and account of each program of the kinds wanted, compiled when asked for."""
-        whole = self._config, self._editor.sites
-        count, params = flops.Prompts([self._whole_batch()]), self._params
-        below = self._compile(capturing.prefix, whole, (params, self._packed), flops.prefix(*whole, count))
+    def programs(self, wanted: Sequence[str] = (*KINDS, "pull-back")) -> Programs:
+        """Name and account of each program of the kinds wanted, compiled when asked for.
+
+        Raises: TooLarge for one that its compiler refuses.
+        """
+        whole, params = (self._config, self._editor.sites), self._params
+        batch, times = self._placed(batches.largest(self._edits), P(sharding.DATA)), len(self._edits)
+        count = flops.Prompts(map(batches.in_one_rectangle, self._edits))
+        below = self._compile(capturing.prefix, whole, (params, batch), flops.prefix(*whole, count), times)
         yield "prefix", below
-        passed = (params, self._deltas, below.out, self._packed)
-        captured = self._compile(capturing.capture, whole, passed, flops.capture(*whole, count))
+        passed = (params, self._deltas, below.out, batch)
+        useful = flops.capture(*whole, count)
+        captured = self._compile(capturing.capture, whole, passed, useful, times, beside=below.out)
         yield "capture", captured
         if "scoring" in wanted:
-            yield "scoring", self._compile(score_batch, whole, passed, flops.scoring(*whole, count))
-        if "meta gradient" in wanted and self._learning is not None:
-            given, useful = (*passed, 1.0, self._total), flops.weight_gradient(*whole, count)
-            yield "meta gradient", self._compile(gradient.add_equiv, whole, given, useful)
+            yield "scoring", self._scoring(below.out)
+        if "learning" in wanted and self._learning is not None:
+            yield from self._lessons(self._learning, below.out, batch, count)
         if "solve" in wanted and self._editor.method.rule.ridge is not None:
             coefficients = tuple(self._struct((len(group.layers),), "float32", P()) for group in self._editor.sites)
             given = captured.out.keys, captured.out.grads, coefficients
             yield "solve", self._compile(_solves, (self._editor.sites,), given, 0.0, of_model=False)
-        for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
-            kind = self._editor.sites, self._editor.method.rule, self._editor.structure(i)
-            given = self._deltas, self._state.thetas[i], self._state.stats[i], captured.out
-            useful = flops.shift(*kind, count.rows)
-            yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, of_model=False)
-            if "pull-back" in wanted and self._learning is not None:
-                taught = self._compile(learn_shift, kind, given, useful, of_model=False, teach=True)
-                given, useful = (taught.out.pull, self._total), flops.pull_back(*kind, count.rows)
-                yield f"pull-back, step {i + 1}", self._compile(gradient.pull, (), given, useful, of_model=False)
+        if "shift" in wanted:
+            for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
+                teach = "pull-back" in wanted and self._learning is not None
+                yield from self._shift(i, captured.out, count.rows, teach)
+
+    def _scoring(self, below: jax.ShapeDtypeStruct) -> Compiled:
+        """Its pass has a shape of its own; the hidden states below the edits lie as they do for an edit."""
+        whole, batch = (self._config, self._editor.sites), batches.largest(self._scored)
+        count = flops.Prompts(map(batches.in_one_rectangle, self._scored))
+        placed = self._placed(batch, P(sharding.DATA))
+        with jax.set_mesh(self._mesh):
+            shape = jax.eval_shape(functools.partial(capturing.prefix, *whole), self._params, placed)
+        prefix = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=below.sharding)
+        given = self._params, self._deltas, prefix, placed
+        return self._compile(score_batch, whole, given, flops.scoring(*whole, count), len(self._scored), beside=prefix)
+
+    def _lessons(self, learning: Learning, below: Any, batch: Batch, count: flops.Prompts) -> Programs:
+        """The gradients of the loss, of paraphrases and unrelated prompts as long as the edits', and Adam's step."""
+        whole, times = (self._config, self._editor.sites), len(self._edits)
+        needed, after = (below, self._total), (self._deltas, below, batch, 1.0, self._total)
+        useful = flops.weight_gradient(*whole, count)
+        yield (
+            "meta gradient",
+            self._compile(gradient.add_equiv, whole, (self._params, *after), useful, times, beside=needed),
+        )
+        if learning.loc_coef:
+            given, useful = (self._params, self._deltas, *after), flops.locality(*whole, count)
+            yield "locality", self._compile(gradient.add_locality, whole, given, useful, times, beside=needed)
+        given = self._state.thetas, self._state.opt_state, self._state.grads
+        yield "optimiser", self._compile(gradient.adam_step, (learning.optimiser,), given, 0.0, of_model=False)
+
+    def _shift(self, i: int, captured: Trace, used: int, teach: bool) -> Programs:
+        """Network and solve of a step, and the way back to its network; of so many rows that are no padding."""
+        editor = self._editor
+        rows = sum(batch.capture_at_n.shape[0] for batch in self._edits)
+        if rows > max(editor.rows_at_once, *(group.k for group in editor.sites)):
+            yield from self._streamed(i, captured, rows, used, teach)
+            return
+        trace = self._of_rows(captured, rows)
+        kind = editor.sites, editor.method.rule, editor.structure(i)
+        given = self._deltas, self._state.thetas[i], self._state.stats[i], trace
+        useful, fixed = flops.shift(*kind, used), {"of_model": False, "beside": trace}
+        yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, **fixed)
+        if teach:
+            taught = self._compile(learn_shift, kind, given, useful, **fixed, teach=True)
+            yield f"taught shift, step {i + 1}", taught
+            back, useful = (taught.out.pull, self._total), flops.pull_back(*kind, used)
+            done = self._compile(gradient.pull, (), back, useful, of_model=False, beside=(trace, back))
+            yield f"pull-back, step {i + 1}", done
+
+    def _streamed(self, i: int, captured: Trace, rows: int, used: int, teach: bool) -> Programs:
+        """`_shift` of more rows than the devices hold together, chunk by chunk: the sums, and the solve from them."""
+        editor, alone = self._editor, self._mesh.size == 1
+        sites, rule = editor.sites, editor.method.rule
+        kind = sites, rule, editor.structure(i)
+        chunk = min(editor.rows_at_once, stream.CHUNK)
+        trace, times = (self._of_rows(captured, chunk), -(-rows // chunk)) if alone else (captured, len(self._edits))
+        theta, stats = self._state.thetas[i], self._state.stats[i]
+        sums = self._compile(stream.no_sums, (sites, rule.ridge is not None), (), 0.0, of_model=False).out
+        solved = flops.solve_of_sums(sites, rule)
+        useful = flops.shift(*kind, used) - solved
+        added = self._compile(
+            stream.add_rows, kind, (theta, stats, trace, sums), useful, times, of_model=False, beside=(trace, sums)
+        )
+        yield f"shift, step {i + 1}: rows", added
+        done = self._compile(stream.solve_sums, kind, (theta, sums), solved, of_model=False, beside=sums)
+        yield f"shift, step {i + 1}: solve", done
+        if teach:
+            given = theta, sums.gram, self._deltas, self._deltas
+            begun = self._compile(
+                stream.begin_pull_back, kind, given, solved, of_model=False, beside=(sums, self._deltas, self._deltas)
+            )
+            yield f"pull-back, step {i + 1}: solve", begun
+            u, theta_grad = begun.out
+            useful = max(flops.pull_back(*kind, used) - solved, 0.0)
+            yield (
+                f"pull-back, step {i + 1}: rows",
+                self._compile(
+                    stream.pull_back_rows,
+                    kind,
+                    (theta, stats, trace, u, theta_grad),
+                    useful,
+                    times,
+                    of_model=False,
+                    beside=(trace, sums, u, theta_grad),
+                ),
+            )
+
+    def _of_rows(self, trace: Trace, rows: int) -> Trace:
+        """A trace of so many rows that lie as this one's do."""
+
+        def long(leaf: Any, axis: int) -> Any:
+            shape = (*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
+            return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=leaf.sharding)
+
+        rows_of_sites = jax.tree.map(lambda leaf: long(leaf, 1), (trace.keys, trace.grads))
+        given = rows_of_sites, long(trace.captured_n, 0), trace.loss, trace.ce_a
+        return jax.tree.unflatten(jax.tree.structure(trace), jax.tree.leaves(given))
 
     def _compile(
-        self, function: Any, static: tuple, given: tuple, useful: float, *, of_model: bool = True, **fixed: Any
+        self,
+        function: Any,
+        static: tuple,
+        given: tuple,
+        useful: float,
+        passes: int = 1,
+        *,
+        of_model: bool = True,
+        beside: Any = (),
+        **fixed: Any,
     ) -> Compiled:
+        """`beside`: those of the things given that are no weights, edits or networks."""
         with jax.set_mesh(self._mesh):
-            compiled = function.lower(*static, *given, **fixed).compile()
+            try:
+                compiled = function.lower(*static, *given, **fixed).compile()
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise TooLarge(f"{function.__name__}: {str(error).splitlines()[0]}") from error
             again = loops.uncounted(functools.partial(function, *static, **fixed), *given) / self._mesh.size
         memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
         costs = costs[0] if isinstance(costs, list) else costs
@@ -154,13 +245,15 @@ class Plan:
             compiled.out_info,
             compiled.output_shardings,
         )
+        made = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
         return Compiled(
-            memory.argument_size_in_bytes,
             memory.output_size_in_bytes,
             memory.temp_size_in_bytes,
+            made + _bytes_held(beside),
             None if not costs or "flops" not in costs else costs["flops"] + again,
-            collectives(compiled.as_text()),
+            collectives.sent(compiled.as_text()),
             useful,
+            passes,
             of_model,
             out,
         )
@@ -179,17 +272,6 @@ class Plan:
     def _placed(self, tree: Any, spec: P) -> Any:
         return jax.tree.map(lambda leaf: self._struct(leaf.shape, leaf.dtype, spec), tree)
 
-    def _whole_batch(self) -> Batch:
-        """The batch with its indices in one rectangle, for counting what is no padding."""
-        batch, parts = self._batch, self._batch.parts
-        each = batch.answer_at_a.shape[0] // parts
-        room = batch.tokens_bt.size // parts
-        first_a = np.repeat(np.arange(parts), each) * room
-        used_a = batch.answer_at_a < room
-        return dataclasses.replace(
-            batch, answer_at_a=np.where(used_a, batch.answer_at_a + first_a, batch.tokens_bt.size)
-        )
-
 
 @functools.partial(jax.jit, static_argnums=0)
 @jax.default_matmul_precision("highest")
@@ -198,54 +280,9 @@ def _solves(sites: Sites, x: tuple, y: tuple, lambdas: tuple) -> tuple:
     return tuple(map(apart.in_pieces, sites, x, y, lambdas))
 
 
-def _bytes_held(leaf: jax.ShapeDtypeStruct) -> int:
+def _bytes_held(tree: Any) -> int:
     """On each device."""
-    assert leaf.sharding is not None
-    return int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * jnp.dtype(leaf.dtype).itemsize
-
-
-def collectives(text: str) -> dict[str, dict[str, float]]:
-    """Kind -> count and MB moved, of a compiled program's text; what a loop repeats is counted as often as it runs."""
-    bodies, entry = _computations(text)
-    found: dict[str, list[float]] = {kind: [0, 0.0] for kind in COLLECTIVES}
-    for kind, size, times in _walk(bodies, entry, 1):
-        found[kind][0] += times
-        found[kind][1] += times * size / 1e6
-    return {kind: {"count": count, "mb": round(mb, 2)} for kind, (count, mb) in found.items() if count}
-
-
-def _computations(text: str) -> tuple[Mapping[str, list[str]], str]:
-    """(lines of each computation of an HLO module, the name of the one where it begins)."""
-    bodies: dict[str, list[str]] = {}
-    name = entry = ""
-    for line in text.splitlines():
-        begins = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$", line)
-        if begins:
-            name = begins[2]
-            bodies[name] = []
-            entry = name if begins[1] else entry
-        elif name:
-            bodies[name].append(line.strip())
-    return bodies, entry
-
-
-def _walk(bodies: Mapping[str, list[str]], name: str, times: int) -> Iterator[tuple[str, int, int]]:
-    """(kind, bytes, how often) of every collective that a computation comes to."""
-    for line in bodies.get(name, ()):
-        found = re.search(r"= (\(.*?\)|\S+) ([\w\-]+)\(", line)
-        if found is None:
-            continue
-        shape, op = found[1], found[2].removesuffix("-start")
-        if op in COLLECTIVES:
-            yield op, _size(shape), times
-        often = re.search(r'known_trip_count"?:\{"n":"(\d+)"', line) if op == "while" else None
-        for inner in re.findall(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)", line):
-            yield from _walk(bodies, inner, times * (int(often[1]) if often else 1))
-
-
-def _size(shape: str) -> int:
-    """Bytes of an HLO shape, of all arrays where it is a tuple."""
     return sum(
-        BYTES.get(kind, 0) * int(np.prod([int(length) for length in lengths.split(",") if length]))
-        for kind, lengths in re.findall(r"(\w+)\[([\d,]*)\]", shape)
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * jnp.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
     )

@@ -141,6 +141,13 @@ def pull_back(sites: Sites, rule: ShiftRule, spec: NetSpec, rows: int) -> float:
     return total
 
 
+def solve_of_sums(sites: Sites, rule: ShiftRule) -> float:
+    """That part of a shift, or of its pull-back, which is left when all rows are summed up."""
+    if rule.ridge is None:
+        return 0.0
+    return sum(len(group.layers) * (group.k**3 / 3 + 2.0 * group.k**2 * group.v) for group in sites)
+
+
 def _network(width: int, spec: NetSpec, rows: int) -> float:
     return 4.0 * rows * width * spec.rank * spec.n_blocks
 

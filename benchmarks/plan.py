@@ -5,49 +5,37 @@
 Any config of `launch.py`; the mesh is that of `--config.mesh.data` and `--config.mesh.model` (here -1 and 1 stand for
 all devices along the model). The model's size is known for the names of `benchmarks/sizes.py`; else
 `--config.model.name_or_path` is a folder with a `config.json`. Nothing is read of the data: an edit batch has
-`dataset.n_edits` prompts of about 16 + 4 tokens (`--prompt`, `--answer`).
+`dataset.n_edits` prompts of about 16 + 4 tokens (`--prompt`, `--answer`), with a paraphrase and an unrelated prompt as
+long for each, in passes of `dataset.batch_tokens` and `eval.batch_tokens`.
 
-With the extra `plan` (`pip install -e '.[plan]'`) the programs are compiled for H100s; otherwise for as many virtual
-CPU devices, in float32: bytes of weights and edits are exact all the same, temporaries of passes through a model in
-bfloat16 are halved, and say little of what an accelerator's compiler would take. `useful_tflop` is what the method
-needs, `seconds_at_peak` what the devices would take for their share of it at their published peak, in the model's dtype
-or in float32: a lower bound.
+With the extra `plan` (`pip install -e '.[plan]'`) the programs are compiled for the device asked for, a GPU or a slice
+of TPUs; otherwise, or with `--cpu`, for as many virtual CPU devices, in float32: bytes of weights and edits are exact
+all the same, temporaries of passes through a model in bfloat16 are halved, and say little of what an accelerator's
+compiler would take. `all` is what the networks, the weights, the edits before and after a batch, and the hungriest
+program take; a program that its compiler refuses for want of memory is `refused`, and those after it are left out.
+
+Of a program that runs in several `passes` over a batch, bytes, collectives (`benchmarks/collectives.py`) and
+`compiled_tflop_per_device` are those of one, the largest. `useful_tflop` is what the method needs for all of them,
+`seconds_at_peak` what the devices would take for their share of it at their published peak, in the model's dtype or in
+float32: a lower bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
-import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from benchmarks import command
+from benchmarks import command, target
+from benchmarks.target import DEVICES, Target
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.run import cli
-
-DEVICES = {  # GB of memory, name in `benchmarks/peaks.py`
-    "h100": (80, "NVIDIA H100"),
-    "h200": (141, "NVIDIA H200"),
-    "a100": (80, "NVIDIA A100"),
-    "l40s": (48, "NVIDIA L40S"),
-    "v5e": (16, "TPU v5 lite"),
-    "v5p": (95, "TPU v5p"),
-    "v6e": (32, "TPU v6 lite"),
-}
-H100 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000
-l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
-cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536 }
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } runtime_version { major: 12 minor: 8 patch: 0 }
-device_description_str: "NVIDIA H100 80GB HBM3" """
-PLUGIN = "jax_plugins.xla_cuda12"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,39 +50,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     own, rest = parser().parse_known_args(list(argv[1:]))
-    if own.device not in DEVICES:
-        raise InputError(f"--device={own.device}: known are {', '.join(DEVICES)}.{near(own.device, DEVICES)}")
-    if own.devices < 1:
-        raise InputError(f"--devices={own.devices}: must be at least 1.")
-    gpu = own.device == "h100" and not own.cpu and _has_plugin()
-    prepare_jax(own.devices, gpu=gpu)
+    goal = target.chosen(own.device, own.devices, cpu=own.cpu)
+    target.prepare(goal)
     cli.settle()
     config = cli.read([argv[0], *with_paths(rest)]).config
     from benchmarks import timing  # only now that JAX knows its devices
 
-    timing.report("plan", **planned(config, own, gpu=gpu))
-
-
-def _has_plugin() -> bool:
-    try:
-        return importlib.util.find_spec(PLUGIN) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def prepare_jax(devices: int, *, gpu: bool) -> None:
-    """Settles, before any device is looked at, what programs are compiled for."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if gpu:
-        os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
-    import jax
-
-    if gpu:
-        jax.devices()  # which registers the plugin
-    else:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", devices)
+    timing.report("plan", **planned(config, own, goal))
 
 
 def with_paths(argv: Sequence[str]) -> list[str]:
@@ -102,65 +64,63 @@ def with_paths(argv: Sequence[str]) -> list[str]:
     return [*argv, "--config.dataset.train_path=none", "--config.dataset.valid_path=none"]
 
 
-def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, *, gpu: bool) -> Any:
+def scene(config: ml_collections.ConfigDict, mesh: tuple[int, int], sizes: Any, goal: Target) -> Any:
     """The config's programs on a mesh of so many by so many devices, to be compiled (`ahead.Plan`)."""
-    import jax
-
     from benchmarks import ahead
     from emsedit_jax import sharding
     from emsedit_jax.run import prepare
 
-    lm, count = lm_config(config.model), mesh[0] * mesh[1]
-    if gpu:
-        from jax.experimental import topologies
-
-        devices = topologies.get_topology_desc(
-            platform="cuda", topology_name="", topology=f"1x1x{count}", target_config=H100
-        ).devices
-    else:
-        devices, lm = jax.devices(), dataclasses.replace(lm, dtype="float32")
+    lm = lm_config(config.model)
+    lm = dataclasses.replace(lm, remat=config.model.remat or lm.remat)
+    if goal.compiler == "cpu":
+        lm = dataclasses.replace(lm, dtype="float32")
     editor = prepare.editor_of(config, lm)
     learning = prepare.learning_of(config, editor.method, max(config.num_seq, 1)) if editor.method.learned else None
-    return ahead.Plan(sharding.mesh_over(*mesh, devices), editor, learning, sizes, config.editor.token)
+    return ahead.Plan(sharding.mesh_over(*mesh, goal.devices()), editor, learning, sizes, config.editor.token)
 
 
-def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: bool) -> dict[str, Any]:
+def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, goal: Target) -> dict[str, Any]:
     """Everything there is to say of the config on these devices."""
-    from benchmarks import ahead, peaks
+    from benchmarks import ahead
+    from benchmarks.batches import Sizes
     from emsedit_jax.lm import params
 
-    gb, kind = DEVICES[own.device]
-    data, model = shape(config.mesh, own.devices)
-    plan = scene(config, (data, model), ahead.Sizes(config.dataset.n_edits, own.prompt, own.answer), gpu=gpu)
+    started = time.monotonic()
+    data, model = shape(config.mesh, goal.count)
+    passes = config.dataset.batch_size, config.dataset.batch_tokens, config.eval.batch_tokens
+    plan = scene(config, (data, model), Sizes(config.dataset.n_edits, own.prompt, own.answer, *passes), goal)
     short = config.model.dtype != "float32"  # passes through the model are in a shorter format
-    half = 0.5 if short and not gpu else 1.0  # of what was compiled in float32 in its place
-    peak = peaks.peak(kind)
-    assert peak is not None
-    rows, seconds, most = {}, 0.0, 0.0
-    for name, one in plan.programs():
-        best = peak.bfloat16 if one.of_model and short else peak.float32 or peak.bfloat16 / 6
-        took = one.useful_flop / (own.devices * best * 1e12)
-        temporaries = one.temporary_bytes * (half if one.of_model else 1.0)
-        most = max(most, temporaries + one.output_bytes)
-        if name == "prefix" or name.startswith("shift"):
-            seconds += took
-        elif name == "capture":
-            seconds += took * config.editor.iters
-        rows[name] = {
-            "temporary_gb": round(temporaries / 1e9, 3),
-            "output_gb": round(one.output_bytes / 1e9, 3),
-            "useful_tflop": round(one.useful_flop / 1e12, 3),
-            "compiled_tflop_per_device": None if one.flop is None else round(one.flop / 1e12, 3),
-            "seconds_at_peak": float(f"{took:.3g}"),
-            "collectives": one.collectives,
-        }
-    weights = plan.weights_bytes * half
+    shortened = goal.shortened if short else 1.0
+    rows: dict[str, dict[str, Any]] = {}
+    seconds, most, refused = 0.0, 0.0, None
+    try:
+        for name, one in plan.programs():
+            temporaries = one.temporary_bytes * (shortened if one.of_model else 1.0)
+            most = max(most, one.needed_bytes - one.temporary_bytes + temporaries)
+            took = _seconds_at_peak(one, goal, short=short)
+            if name == "prefix" or name.startswith("shift"):
+                seconds += took
+            elif name == "capture":
+                seconds += took * config.editor.iters
+            rows[name] = {
+                "passes": one.passes,
+                "temporary_gb": round(temporaries / 1e9, 3),
+                "output_gb": round(one.output_bytes / 1e9, 3),
+                "useful_tflop": round(one.useful_flop / 1e12, 3),
+                "compiled_tflop_per_device": None if one.flop is None else round(one.flop / 1e12, 3),
+                "seconds_at_peak": float(f"{took:.3g}"),
+                "collectives": one.collectives,
+            }
+    except ahead.TooLarge as error:
+        refused = str(error)
+    weights, memory = plan.weights_bytes * shortened, DEVICES[goal.kind].memory_gb
     held = weights + 2 * plan.deltas_bytes + plan.networks_bytes + most
     return {
         "model": config.model.name_or_path,
         "parameters": params.count(plan.config),
-        "devices": f"{own.devices} x {own.device}, {data} x {model} (data x model)",
-        "compiled_for": "H100" if gpu else "virtual CPU devices, float32",
+        "devices": f"{goal.count} x {goal.kind}, {data} x {model} (data x model)",
+        "compiled_for": goal.words,
+        "compiled_in_s": round(time.monotonic() - started, 1),
         "not_divided": plan.undivided,
         "gb_per_device": {
             "weights": round(weights / 1e9, 3),
@@ -169,11 +129,22 @@ def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, *, gpu: 
             "most of one program": round(most / 1e9, 3),
             "all": round(held / 1e9, 2),
         },
-        "memory_gb": gb,
-        "fits": bool(held < 0.9 * gb * 1e9),
-        "seconds_per_edit_at_peak": float(f"{seconds / config.dataset.n_edits:.3g}"),
+        "memory_gb": memory,
+        "fits": refused is None and bool(held < 0.9 * memory * 1e9),
+        "refused": refused,
+        "seconds_per_edit_at_peak": None if refused else float(f"{seconds / config.dataset.n_edits:.3g}"),
         "programs": rows,
     }
+
+
+def _seconds_at_peak(one: Any, goal: Target, *, short: bool) -> float:
+    """What all devices together would take for a program's useful operations."""
+    from benchmarks import peaks
+
+    peak = peaks.peak(DEVICES[goal.kind].name)
+    assert peak is not None
+    best = peak.bfloat16 if one.of_model and short else peak.float32 or peak.bfloat16 / 6
+    return one.useful_flop / (goal.count * best * 1e12)
 
 
 def shape(mesh: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:

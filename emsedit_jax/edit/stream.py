@@ -81,7 +81,7 @@ def shift_from(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, traces: Sequence[Trace]
 ) -> tuple[Deltas, tuple[Array, ...], Sums]:
     """(shift, errors of the solve per group, the sums it was solved from)."""
-    sums = _nothing(sites, rule.ridge is not None)
+    sums = no_sums(sites, rule.ridge is not None)
     for trace in traces:
         arriving = together(trace)
         jax.block_until_ready(sums)  # of the chunk before: no more than two are on the device
@@ -100,7 +100,8 @@ def together(trace: Trace) -> Trace:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _nothing(sites: Sites, gram: bool) -> Sums:
+def no_sums(sites: Sites, gram: bool) -> Sums:
+    """Of no rows; `gram`: the rule has a ridge."""
     parts = sharding.size(sharding.DATA)
     return _laid(
         sites,
@@ -198,16 +199,16 @@ def pull_back_sums(
 
     With U = (X^T X + lambda I)^-1 G held fixed, it is the gradient of `sum <U, X^T Y> - <U, lambda shift>`.
     """
-    u, theta_grad = _begin_pull_back(sites, rule, spec, theta, sums.gram, shift, gradient)
+    u, theta_grad = begin_pull_back(sites, rule, spec, theta, sums.gram, shift, gradient)
     for trace in traces:
         arriving = together(trace)
         jax.block_until_ready(theta_grad)
-        theta_grad = _pull_back_rows(sites, rule, spec, theta, stats, arriving, u, theta_grad)
+        theta_grad = pull_back_rows(sites, rule, spec, theta, stats, arriving, u, theta_grad)
     return theta_grad
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _begin_pull_back(
+def begin_pull_back(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, gram: tuple, shift: Deltas, gradient: Deltas
 ) -> tuple[Deltas, Theta]:
     """(U, the gradient that comes through lambda)."""
@@ -229,7 +230,7 @@ def _begin_pull_back(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=7)
-def _pull_back_rows(
+def pull_back_rows(
     sites: Sites,
     rule: ShiftRule,
     spec: NetSpec,
@@ -239,6 +240,8 @@ def _pull_back_rows(
     u: Deltas,
     theta_grad: Theta,
 ) -> Theta:
+    """The gradient with one chunk's share of it."""
+
     def along_u(theta: Theta) -> Array:
         total = jnp.zeros(())
         for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, over_devices(trace))):

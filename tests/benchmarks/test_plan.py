@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import ahead, plan
+from benchmarks import ahead, batches, plan
+from benchmarks.batches import Sizes
+from benchmarks.target import Target
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import params
@@ -21,27 +23,6 @@ from tests.run.tiny import MODEL, ROOT
 CONFIG = LMConfig(  # what the devices divide
     family="llama", vocabulary=512, d=1024, f=4096, h=8, g=8, e=128, num_layers=4, norm_eps=1e-5, rope_theta=1e4
 )
-HLO = """\
-HloModule jit_f
-
-%body (arg: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
-  %all-reduce.1 = f32[4,8]{1,0} all-reduce(%x), replica_groups={{0,1}}, to_apply=%sum
-}
-
-ENTRY %main (p0: f32[4,8]) -> f32[4,8] {
-  %all-gather.2 = (f32[4,8]{1,0}, bf16[16]{0}) all-gather-start(%p0), dimensions={0}
-  %all-gather-done = f32[4,8]{1,0} all-gather-done(%all-gather.2)
-  %while.3 = (s32[], f32[4,8]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
-  ROOT %add = f32[4,8]{1,0} add(%a, %b)
-}
-"""
-
-
-def test_collectives_are_counted_as_often_as_they_run():
-    assert ahead.collectives(HLO) == {
-        "all-reduce": {"count": 5, "mb": round(5 * 128 / 1e6, 2)},
-        "all-gather": {"count": 1, "mb": round((128 + 32) / 1e6, 2)},
-    }
 
 
 def scene(mesh):
@@ -50,7 +31,7 @@ def scene(mesh):
     specs = methods.net_specs(methods.method("emsedit"), iters=1, lr=1e-3, rank=32, n_blocks=1)
     editor = Editor(CONFIG, sites, methods.method("emsedit"), specs, 1)
     grid = jax.sharding.Mesh(np.array(jax.devices()[: math.prod(mesh)], dtype=object).reshape(mesh), ("data", "model"))
-    return ahead.Plan(grid, editor, None, ahead.Sizes(facts=64, answer=1), "ans")
+    return ahead.Plan(grid, editor, None, Sizes(facts=64, answer=1), "ans")
 
 
 def test_work_is_divided_by_the_devices():
@@ -70,25 +51,26 @@ def test_bytes_of_weights_and_edits_are_counted_on_each_device():
     assert part.networks_bytes == whole.networks_bytes
 
 
-def own(**changes):
-    """The benchmark's flags."""
-    return argparse.Namespace(**{"devices": 8, "device": "h100", "prompt": 8, "answer": 2} | changes)
+def planned(*more, devices=8):
+    """Of H100s, compiled for CPUs."""
+    own = argparse.Namespace(prompt=8, answer=2)
+    return plan.planned(config(*more), own, Target("h100", devices, "cpu"))
 
 
-def config(*more):
-    flags = [f"--config={ROOT / 'configs/zsre_smollm2.py'}", f"--config.model.name_or_path={MODEL}"]
+def config(*more, editor="emsedit"):
+    flags = [f"--config={ROOT / 'configs/zsre_smollm2.py'}:editor={editor}", f"--config.model.name_or_path={MODEL}"]
     sites = "--config.model.edit_modules=('model.layers.{3..4}.mlp.gate_proj',)"
     return cli.read(["plan", *plan.with_paths([*flags, sites, "--config.editor.rank=8", *more])]).config
 
 
 def test_a_plan_says_what_each_device_holds_and_whether_it_fits():
-    found = plan.planned(config("--config.mesh.data=2", "--config.mesh.model=4"), own(), gpu=False)
+    found = planned("--config.mesh.data=2", "--config.mesh.model=4")
     json.dumps(found)
     assert found["devices"] == "8 x h100, 2 x 4 (data x model)"
     assert found["fits"]
-    assert {"prefix", "capture", "scoring", "meta gradient", "shift, step 2", "pull-back, step 2"} <= set(
-        found["programs"]
-    )
+    rest = {f"{name}, step {i}" for name in ("shift", "taught shift", "pull-back") for i in (1, 2)}
+    assert set(found["programs"]) == {"prefix", "capture", "scoring", "meta gradient", "optimiser"} | rest
+    assert {row["passes"] for row in found["programs"].values()} == {1}
     assert found["programs"]["capture"]["collectives"]
     assert 0 < found["seconds_per_edit_at_peak"] < 1
     held = found["gb_per_device"]
@@ -117,3 +99,50 @@ def test_a_model_that_nothing_is_known_of_is_refused():
 def test_flags_that_mean_nothing_are_refused(argv, words):
     with pytest.raises(InputError, match=words):
         plan.main(["plan", *argv])
+
+
+def rows(*more, editor, mesh, wanted):
+    """Account of each program of a batch of sixteen facts that takes several passes; of ten tokens each, about."""
+    given = config(*more, editor=editor)
+    sizes = Sizes(16, 8, 2, micro_batch=2, pass_tokens=given.dataset.batch_tokens, score_tokens=48)
+    return dict(plan.scene(given, mesh, sizes, Target("h100", math.prod(mesh), "cpu")).programs(wanted))
+
+
+def test_a_batch_is_cut_into_passes_of_so_many_tokens_on_each_part():
+    sizes = Sizes(16, 8, 2, micro_batch=2, pass_tokens=40, score_tokens=96)
+    for parts, count, scored in ((1, 5, 5), (2, 3, 3), (4, 1, 2)):
+        assert len(batches.edit_passes(sizes, parts, "ans")) == count
+        assert len(batches.score_passes(sizes, parts)) == scored
+    assert len(batches.edit_passes(sizes._replace(pass_tokens=None), 1, "ans")) == 1
+
+
+@pytest.mark.long
+def test_a_plans_passes_are_those_of_a_run_and_its_loss_has_all_its_parts():
+    wanted = ("capture", "scoring", "learning")
+    found = rows("--config.dataset.batch_tokens=20", editor="malmen", mesh=(2, 1), wanted=wanted)
+    assert set(found) == {"prefix", "capture", "scoring", "meta gradient", "locality", "optimiser"}
+    assert {found[name].passes for name in ("prefix", "capture", "meta gradient", "locality")} == {5}  # of 2 x 20
+    assert found["scoring"].passes == 5  # thrice the prompts, in 2 x 48
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 1)])
+def test_rows_that_no_device_holds_together_are_planned_in_chunks(mesh):
+    few = ("--config.editor.rows_at_once=16", "--config.dataset.batch_tokens=40", "--config.editor.iters=1")
+    found = rows(*few, editor="emsedit", mesh=mesh, wanted=("shift", "pull-back"))
+    assert [name.split(": ")[-1] for name in found] == ["prefix", "capture", "rows", "solve", "solve", "rows"]
+
+
+def test_a_program_that_its_compiler_refuses_does_not_fit(monkeypatch):
+    class Refused:
+        __name__ = "capture"
+
+        def lower(self, *_, **__):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 20G of 15.75G hbm.\nmore")
+
+    monkeypatch.setattr(ahead.capturing, "capture", Refused())
+    found = planned(devices=1)
+    assert list(found["programs"]) == ["prefix"]
+    assert found["refused"] == "capture: RESOURCE_EXHAUSTED: Ran out of memory: used 20G of 15.75G hbm."
+    assert not found["fits"]
+    assert found["seconds_per_edit_at_peak"] is None
