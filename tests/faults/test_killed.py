@@ -100,10 +100,9 @@ def tally(request):
     """How often a stage of an editor was hit; told at the end."""
     found = collections.Counter()
     yield found
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        told = ", ".join(f"{stage} of {editor} {count}" for (editor, stage), count in sorted(found.items()))
-        reporter.write_line(f"\nkilled: {told}")
+    told = ", ".join(f"{stage} of {editor} {count}" for (editor, stage), count in sorted(found.items()))
+    with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nkilled: {told or 'nothing'}")
 
 
 def stage_of(workdir):
