@@ -147,7 +147,7 @@ def _go_through(
     more["failures"] = examine.failed(run.valid_plan, questions, before, after)
     items.write(folder.scores, {"unedited": before.scores, "edited": after.scores})
     summary |= more
-    tracking.end(summary["scores"])
+    summary["metrics_seal"] = tracking.end(summary["scores"])
     storing.write_json(folder.summary, summary)
     stages.finish()
     _write_page(folder)

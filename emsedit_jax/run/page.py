@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Scores
-from emsedit_jax.run import items, ledger_lines, settings, storing, workdir
+from emsedit_jax.run import items, ledger_lines, metrics, settings, storing, workdir
 from emsedit_jax.run.ledger_lines import Record
 from emsedit_jax.run.workdir import Workdir
 
@@ -65,7 +64,8 @@ def read(folder: Workdir) -> Found:
 
     summary = piece(folder.summary, lambda path: storing.read_json(path, ""), {})
     scores = piece(folder.scores, items.read, {})
-    rows = piece(folder.metrics, lambda path: edit_rows(path, int(config.get("num_seq", 0))), [])
+    n_batches, seal = int(config.get("num_seq", 0)), summary.get("metrics_seal")
+    rows = piece(folder.metrics, lambda path: edit_rows(path, n_batches, seal), [])
     records = piece(folder.ledger / ledger_lines.NAME, lambda path: ledger_lines.records(path.parent), [])
     if not folder.summary.exists():
         lacks.insert(0, "The run is not finished: this is what there is so far. The same command goes on with it.")
@@ -74,23 +74,24 @@ def read(folder: Workdir) -> Found:
     return Found(config, summary, scores, rows, records, lacks)
 
 
-def edit_rows(path: Path, n_batches: int) -> list[dict[str, Any]]:
-    """The metrics of the edit batches, in their order; a line that is no row, as a killed run leaves it, is left out.
+def edit_rows(path: Path, n_batches: int, seal: str | None) -> list[dict[str, Any]]:
+    """The metrics of the edit batches, in their order; a last line that is cut off, as a killed run leaves it, is none.
 
-    Raises InputError where the file cannot be read.
+    Args:
+      seal: of the last row; None: the run has not come to its end, or its summary does not tell.
+
+    Raises InputError where the file cannot be read, or is not what was written.
     """
-    found = {}
     with storing.reading(path):
-        lines = path.read_bytes().splitlines()
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        batch = row.get("batch") if isinstance(row, dict) and row.get("phase") == "edit" else None
-        if isinstance(batch, int) and 0 <= batch < n_batches:
-            found[batch] = row
-    return [found[batch] for batch in sorted(found)]
+        content = path.read_bytes()
+    try:
+        rows, last = metrics.read(content)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}.") from None
+    if seal not in (None, last):
+        raise InputError(f"{path} is damaged: it ends before its last row.")
+    found = {row.get("batch"): row for row in rows if row.get("phase") == "edit"}
+    return [found[batch] for batch in range(n_batches) if batch in found]
 
 
 def rendered(found: Found) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import ml_collections
 
 from emsedit_jax import sharding
-from emsedit_jax.run import storing, trackers
+from emsedit_jax.run import metrics, trackers
+from emsedit_jax.run.metrics import START, Metrics
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.trackers import Tracker
 from emsedit_jax.run.workdir import Workdir
@@ -26,17 +26,20 @@ class Tracking:
         self._folder, self._config = folder, config
         self._names = ["tensorboard", *config.track] if sharding.is_first() else []
         self._open: dict[str, Tracker] = {}
+        self._metrics = Metrics(folder.metrics)
         self._bytes, self._step = 0, 0  # of the metrics that were sent
+        self._seal: str = START  # of the last of them
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One more row of metrics, to the file and to all trackers."""
-        storing.append_jsonl(self._folder.metrics, row)
+        self._metrics.add(row)
         self._follow()
 
-    def end(self, scores: Mapping[str, Mapping[str, float]]) -> None:
-        """The scores of the whole run, as a step of their own."""
+    def end(self, scores: Mapping[str, Mapping[str, float]]) -> str:
+        """The scores of the whole run, as a step of their own; returns the seal of the last row of metrics."""
         self._follow()
         self._send({f"scores/{name}": value for name, value in numbers(scores)})
+        return self._metrics.seal
 
     def close(self) -> None:
         """Lets go of the trackers, however the run has ended."""
@@ -46,17 +49,18 @@ class Tracking:
 
     def _follow(self) -> None:
         """Sends the rows behind those that were sent; the first time these are all that there are."""
-        metrics = self._folder.metrics
-        if not self._names or not metrics.exists():
+        path = self._folder.metrics
+        if not self._names or not path.exists():
             return
         try:
-            with metrics.open("rb") as file:
+            with path.open("rb") as file:
                 file.seek(self._bytes)
                 lines = file.read()
-            rows = [scalars(json.loads(line)) for line in lines.splitlines()]
+            found, self._seal = metrics.read(lines, self._seal)
+            rows = [scalars(row) for row in found]
         except (OSError, ValueError, LookupError, TypeError) as error:  # somebody else has written there
             names = " and ".join(self._names)
-            say("warning", f"{metrics.name} cannot be read ({error}): {names} will have no more of this run's metrics")
+            say("warning", f"{path.name} cannot be read ({error}): {names} will have no more of this run's metrics")
             self._names = []
             return
         for row in rows:

@@ -38,6 +38,7 @@ def left(workdir):
     summary = {name: value for name, value in tiny.read(workdir / "summary.json").items() if name not in FREE}
     found = tiny.files(workdir)
     files = {name: found[name] for name in ("edits.safetensors", "scores.json", "metrics.jsonl")}
+    files |= {name: found[name] for name in ("hypernet.safetensors",) if name in found}  # of editors with networks
     return summary, files, {name.partition(".tfevents.")[0] for name in found}  # (behind it are time and host)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from emsedit_jax.measure.scores import Score, Scores
 from emsedit_jax.run import items, page, storing, workdir
+from emsedit_jax.run.metrics import Metrics
 from tests.run import tiny
 
 VOID = ("meta", "link", "br", "rect", "path", "use", "image")  # without an end; those of pictures may have one
@@ -70,8 +71,9 @@ def made(
     opened = workdir.open_workdir(folder, tiny.command(*flags).config)
     if scores is not None:
         items.write(opened.scores, scores)
+    kept = Metrics(opened.metrics)
     for row in rows:
-        storing.append_jsonl(opened.metrics, row)
+        kept.add(row)
     if summary is not None:
         storing.write_json(opened.summary, summary)
     page.write(opened)

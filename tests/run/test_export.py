@@ -57,7 +57,7 @@ def test_the_changes_alone_are_named_as_the_weights_are(finished, tmp_path, caps
     target = tmp_path / "changes"
     assert tiny.call("--mode=export", f"--workdir={finished}", f"--to={target}", "--as=deltas") == 0
     assert "to be added to the model's weights" in capsys.readouterr().out
-    assert [path.name for path in target.iterdir()] == ["deltas.safetensors"]
+    assert sorted(path.name for path in target.iterdir()) == ["SHA256SUMS", "deltas.safetensors"]
     with safe_open(target / "deltas.safetensors", framework="numpy") as file:
         changes = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         about = json.loads(file.metadata()["emsedit_jax"])

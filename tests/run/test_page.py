@@ -14,6 +14,7 @@ import pytest
 
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import cli, main, page, page_costs, page_scores, storing, workdir
+from emsedit_jax.run.metrics import Metrics
 from emsedit_jax.run.workdir import Workdir
 from tests.run import tiny
 from tests.run.pages import Outline, made, score, text_of
@@ -185,16 +186,41 @@ def test_the_least_that_a_run_leaves(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "[]", "{", "", "\x00", '{"phase": "edit"}', '{"phase": "edit", "batch": 999999999999}',
-        '{"phase": "edit", "batch": 0, "ES": "x", "shift_norm": 3}',
-        '{"phase": "edit", "batch": 0, "shift_norm": [3, {"a": "b", "c": NaN, "d": Infinity, "e": -2}]}', "[" * 9999,
+        "[]", "{", "", "\x00", "[" * 9999, '{"phase": "edit", "batch": 0}', '{"phase": "edit", "batch": 0, "seal": ""}',
     ],
 )  # fmt: skip
-def test_odd_lines_among_the_metrics_do_no_harm(tmp_path, line):
+def test_lines_that_are_no_rows_of_ours_are_left_out(tmp_path, line):
     opened = workdir.open_workdir(tmp_path, tiny.command().config)
     opened.metrics.write_text(f"{line}\n")
     page.write(opened)
-    assert Outline(text_of(tmp_path)).count("h1") == 1
+    outline = Outline(text_of(tmp_path))
+    assert outline.count("h1") == 1
+    assert "metrics.jsonl is damaged, or of an earlier version" in outline.text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"phase": "edit"}, {"phase": "edit", "batch": 999999999999}, {"phase": "edit", "batch": "0"},
+        {"phase": "edit", "batch": 0, "ES": "x", "shift_norm": 3},
+        {"phase": "edit", "batch": 0, "shift_norm": [3, {"a": "b", "c": None, "e": -2}]},
+    ],
+)  # fmt: skip
+def test_odd_rows_among_the_metrics_do_no_harm(tmp_path, row):
+    assert Outline(made(tmp_path, rows=[row])).count("h1") == 1
+
+
+def test_metrics_that_end_too_early_are_told(tmp_path):
+    rows = [{"phase": "edit", "batch": j, "shift_norm": [{"a": 1.5}]} for j in range(3)]
+    made(tmp_path, rows=rows)
+    seal = Metrics(tmp_path / "metrics.jsonl").seal
+    storing.write_json(tmp_path / "summary.json", {"scores": {}, "edits": 8, "metrics_seal": seal})
+    page.write(Workdir(tmp_path))
+    assert "metrics.jsonl is damaged" not in text_of(tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
+    page.write(Workdir(tmp_path))
+    assert "metrics.jsonl is damaged" in text_of(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path, capsys):

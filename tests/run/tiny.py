@@ -13,7 +13,7 @@ from typing import Any
 
 import launch
 from emsedit_jax.meta.methods import METHODS
-from emsedit_jax.run import cli
+from emsedit_jax.run import cli, metrics
 from emsedit_jax.run.command import Command
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def read(path: Path) -> Any:
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
     """The metrics, step by step."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return metrics.read((workdir / "metrics.jsonl").read_bytes())[0]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -359,7 +359,8 @@ def test_an_export_is_the_edited_model(edited, tmp_path):
     lm = load_lm(tmp_path / "model")
     assert lm.generate(["The Eiffel Tower is in"], 6) == edited.generate(["The Eiffel Tower is in"], 6)
     edited.export(tmp_path / "lora", "lora")
-    assert {path.name for path in (tmp_path / "lora").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+    names = {"adapter_model.safetensors", "adapter_config.json", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "lora").iterdir()} == names
     with pytest.raises(InputError, match="Did you mean 'lora'"):
         edited.export(tmp_path / "other", "loar")
     with pytest.raises(InputError, match="is there already"):
