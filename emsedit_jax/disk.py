@@ -13,6 +13,13 @@ from safetensors.numpy import save_file
 
 from emsedit_jax.errors import InputError
 
+# What comes of arrays and of what a file says of them, whoever wrote it: the library looks for types that numpy lacks,
+# JSON may be nested too deep or hold something else than it should.
+UNREADABLE = (
+    *(OSError, SafetensorError, ValueError, RecursionError),
+    *(KeyError, IndexError, TypeError, AttributeError),
+)
+
 
 @contextlib.contextmanager
 def told(deed: str, path: Path, remedy: str) -> Iterator[None]:

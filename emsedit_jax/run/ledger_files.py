@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from emsedit_jax import disk, sharding
 from emsedit_jax.edit.factors import Factors
@@ -64,7 +64,7 @@ def load(ledger: Ledger, record: Record) -> Steps:
     """
     try:
         return _load(ledger, record.file, record.sha256)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except disk.UNREADABLE as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
             f"{ledger.path / record.file}: the weight change of batch {record.number} is lost ({str(why).lower()}); "
@@ -76,7 +76,7 @@ def load_snapshot(ledger: Ledger, record: Record) -> list[Part] | None:
     """All edits after the record; None where they are not what was written."""
     try:
         (step,) = _load(ledger, snapshot_of(record.number), record.snapshot)
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except disk.UNREADABLE:
         return None
     return step
 
