@@ -13,7 +13,8 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.lm.params import Params
 
-SEEDS = (0x9E3779B9, 0x3C6EF372)  # of the two sums over each parameter
+SEEDS = (np.uint32(0x9E3779B9), np.uint32(0x3C6EF372))  # of the two sums over each parameter
+PIECE = 2**20  # numbers that are added at a time
 EXPONENT = 0x7F80  # of a bfloat16
 
 
@@ -47,7 +48,7 @@ def identify(name: str, params: Params) -> Identity:
     float32 weight, what bfloat16 rounds off is not seen.
     """
     found = hashlib.sha256()
-    sums = jax.device_get([_sums(leaf) for leaf in jax.tree.leaves(params)])  # (a program a shape)
+    sums = jax.device_get([[_sum(leaf, seed) for seed in SEEDS] for leaf in jax.tree.leaves(params)])
     for (path, leaf), sums_2 in zip(jax.tree_util.tree_leaves_with_path(params), sums, strict=True):
         found.update(f"{jax.tree_util.keystr(path)}{list(leaf.shape)}".encode())
         found.update(np.ascontiguousarray(sums_2).tobytes())
@@ -55,19 +56,38 @@ def identify(name: str, params: Params) -> Identity:
 
 
 @jax.jit
-def _sums(leaf: jax.Array) -> jax.Array:
-    """Two sums of a parameter's bits, each number's times an odd one that its place gives, modulo 2^32.
+def _sum(leaf: jax.Array, seed: jax.Array | np.uint32) -> jax.Array:
+    """The sum of a parameter's bits, each number's times an odd one that its place gives, modulo 2^32.
 
-    Whole numbers add up to the same in any order, over any devices; a single changed number always changes both.
+    Whole numbers add up to the same in any order, over any devices; a single changed number always changes it. On one
+    device they are added piece by piece, as XLA may keep all that is added, which takes more than the parameter.
     """
-    bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16).astype(jnp.uint32)
+    if not sharding.alone() or leaf.size <= PIECE:
+        return _part(leaf, np.uint32(0), seed)
+    if leaf.dtype == jnp.bfloat16:
+        leaf = jax.lax.bitcast_convert_type(leaf, jnp.uint16)  # (a CPU would make all of it float32)
+    row = leaf.size // leaf.shape[0]
+    step = max(1, PIECE // row)
+    whole = leaf.shape[0] // step
+
+    def add(m: jax.Array, total: jax.Array) -> jax.Array:
+        piece = jax.lax.dynamic_slice_in_dim(leaf, m * step, step)
+        return total + _part(piece, m.astype(jnp.uint32) * np.uint32(step * row % 2**32), seed)
+
+    total = jax.lax.fori_loop(0, whole, add, jnp.uint32(0))
+    return total + _part(leaf[whole * step :], np.uint32(whole * step * row % 2**32), seed)
+
+
+def _part(leaf: jax.Array, place: jax.Array | np.uint32, seed: np.uint32 | jax.Array) -> jax.Array:
+    """The same of some rows, the first number of which has the place."""
+    rounded = leaf if leaf.dtype == jnp.uint16 else jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16)
+    bits = rounded.astype(jnp.uint32)
     bits = jnp.where(bits & EXPONENT == 0, jnp.zeros_like(bits), bits)  # (some devices keep no subnormal numbers)
-    place, stride = jnp.zeros_like(bits), 1
+    places, stride = jnp.full_like(bits, place), 1
     for axis in reversed(range(leaf.ndim)):
-        place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * np.uint32(stride % 2**32)
+        places += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * np.uint32(stride % 2**32)
         stride *= leaf.shape[axis]
-    both = [jnp.sum(bits * (_mixed(place + np.uint32(seed)) | 1), dtype=jnp.uint32) for seed in SEEDS]
-    return sharding.lay(jnp.stack(both), None)
+    return jnp.sum(bits * (_mixed(places + seed) | 1), dtype=jnp.uint32)
 
 
 def _mixed(x: jax.Array) -> jax.Array:

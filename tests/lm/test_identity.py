@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from emsedit_jax import sharding
+from emsedit_jax.lm import identity
 from emsedit_jax.lm.identity import Identity, identify
 from tests import tiny_lm
 
@@ -51,6 +52,14 @@ def test_the_devices_do_not_matter():
     with jax.set_mesh(sharding.make_mesh(2, 4)):
         placed = jax.device_put(weights, sharding.named(jax.sharding.PartitionSpec(None, "model")))
         assert identify("", placed).weights == identify("", weights).weights
+
+
+def test_pieces_add_up_to_the_whole(monkeypatch):
+    weights = {"w": jax.random.normal(jax.random.key(0), (7, 5, 3))}
+    whole = identify("", weights)
+    monkeypatch.setattr(identity, "PIECE", 30)  # two rows at a time, and one that is left
+    jax.clear_caches()
+    assert identify("", weights).weights == whole.weights
 
 
 def test_the_order_of_numbers_matters():
