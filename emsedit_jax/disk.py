@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from emsedit_jax.errors import InputError
+
+# What comes of arrays and of what a file says of them, whoever wrote it: the library looks for types that numpy lacks,
+# JSON may be nested too deep or hold something else than it should.
+UNREADABLE = (
+    *(OSError, SafetensorError, ValueError, RecursionError),
+    *(KeyError, IndexError, TypeError, AttributeError),
+)
 
 
 @contextlib.contextmanager
@@ -28,6 +37,38 @@ def told(deed: str, path: Path, remedy: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
         why = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"cannot {deed} {path}: {why}; {remedy}.") from error
+
+
+def check_free(target: Path) -> None:
+    """Raises InputError where `target` holds something."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Gives a folder beside `target` to write into, which becomes `target` once the block ends well.
+
+    A block that fails leaves nothing; what a killed one has left goes when the next one begins.
+
+    Raises InputError where `target` holds something, or the disk refuses.
+    """
+    check_free(target)
+    with told("write", target, "free it, or name another folder"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        work = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+        work.mkdir()
+        try:
+            yield work
+            sync_all(work)
+            if target.exists():
+                target.rmdir()
+            work.rename(target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def beside(path: Path) -> Path:

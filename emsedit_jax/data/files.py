@@ -1,7 +1,8 @@
 """Where rows come from: a local file of JSON, JSON lines, CSV or Parquet, or a data set of the Hugging Face hub.
 
 A row that cannot be told from its file stands among the others as the `RowFault` that says why; a file that cannot be
-told into rows is an InputError.
+told into rows is an InputError. Files of text have no greatest length, as data sets have none: nothing that one says
+takes more memory than a fixed multiple of its own bytes. Parquet, which is packed, is unpacked by pieces first.
 """
 
 from __future__ import annotations

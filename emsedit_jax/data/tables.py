@@ -24,6 +24,8 @@ USAGE = "hf:org/name, hf:org/name:split or hf:org/name/config:split"
 _SPLITS: dict[Role, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test")}
 _PURPOSE: dict[Role, str] = {"train": "to train on", "eval": "to evaluate with"}
 _PARQUET = b"PAR1"  # what such a file begins with
+_EXPANSE, _SPARE = 100, 2**28  # bytes that a byte of such a file may stand for, and that any file may take
+_PIECE, _ROW = 1024, 64  # rows unpacked at a time, and the least that one counts for, in bytes
 _LONGEST = 300  # characters of a message of the library: some hold whole schemas
 
 
@@ -109,9 +111,24 @@ def parquet_rows(path: str | Path, magic: bytes) -> TableRows:
         raise InputError(f"{path}: it is no Parquet file. Correct the suffix, or fetch the file again.")
     with _quietly(), tempfile.TemporaryDirectory() as cache:
         try:
+            _check_expanse(Path(path))
             return TableRows(datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True))
+        except InputError:
+            raise
         except Exception as error:  # as above
             raise InputError(f"{path}: the file cannot be read ({_why(error)}). Fetch it again.") from error
+
+
+def _check_expanse(path: Path) -> None:
+    """Unpacks the file piece by piece. Raises: InputError where that is out of proportion to its size."""
+    import pyarrow.parquet  # as above
+
+    most, found = _SPARE + _EXPANSE * path.stat().st_size, 0
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for piece in file.iter_batches(batch_size=_PIECE):
+            found += piece.nbytes + _ROW * piece.num_rows
+            if found > most:
+                raise InputError(f"{path}: its rows take more than {most:,} bytes, unlike any text. Fetch it again.")
 
 
 def _why(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,21 +28,22 @@ class LowRank(NamedTuple):
 def write_deltas(target: Path, config: LMConfig, sites: Sites, deltas: Deltas, about: Mapping[str, Any]) -> Path:
     """Writes the changes alone, float32, named and turned as Hugging Face has the weights: add them up yourself.
 
-    Raises InputError where the disk refuses.
+    The folder `target` appears whole or not at all. Raises InputError where it holds something, or the disk refuses.
     """
     first, found = FAMILIES[config.family].inputs_first, {}
     for group, delta_skv in zip(sites, deltas, strict=True):
         for name, delta_kv in zip(group.names, np.asarray(delta_skv), strict=True):
             found[f"{name}.weight"] = np.ascontiguousarray(delta_kv if first else delta_kv.T)
     metadata = {"format": "pt", "emsedit_jax": json.dumps(dict(about), sort_keys=True)}
-    _write(target, {DELTAS: found}, metadata, {})
+    with disk.new_folder(target) as work:
+        disk.save_arrays(found, work / DELTAS, metadata=metadata)
     return target / DELTAS
 
 
 def write_lora(target: Path, config: LMConfig, changes: Mapping[str, LowRank], base: str) -> Path:
     """Writes an adapter folder as PEFT has it: site name -> its change; each site may have a rank of its own.
 
-    Raises InputError where the disk refuses.
+    The folder `target` appears whole or not at all. Raises InputError where it holds something, or the disk refuses.
     """
     ranks = {name: len(one.a_rk) for name, one in changes.items()}
     tensors = {}
@@ -65,7 +65,9 @@ def write_lora(target: Path, config: LMConfig, changes: Mapping[str, LowRank], b
         "rank_pattern": ranks,
         "alpha_pattern": ranks,
     }
-    _write(target, {ADAPTER: tensors}, {"format": "pt"}, {ADAPTER_CONFIG: about})
+    with disk.new_folder(target) as work:
+        disk.save_arrays(tensors, work / ADAPTER, metadata={"format": "pt"})
+        (work / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return target
 
 
@@ -76,22 +78,3 @@ def low_rank(delta_kv: Float[np.ndarray, "k v"]) -> LowRank:
     root_r = np.sqrt(size_r[:kept])
     halves = (root_r[:, None] * u_kr[:, :kept].T, root_r[:, None] * w_rv[:kept])
     return LowRank(*(half.astype(np.float32) for half in halves))
-
-
-def _write(target: Path, arrays: Mapping[str, dict], metadata: dict[str, str], objects: Mapping[str, Any]) -> None:
-    """Files of a new folder; what is written last says what the others are."""
-    with disk.told("write", target, "free it, or name another folder"):
-        target.mkdir(parents=True, exist_ok=True)
-        for name, tensors in arrays.items():
-            disk.save_arrays(tensors, target / f".{name}", metadata=metadata)
-            _settle(target, name)
-        for name, content in objects.items():
-            (target / f".{name}").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            _settle(target, name)
-
-
-def _settle(target: Path, name: str) -> None:
-    with (target / f".{name}").open("rb+") as file:
-        os.fsync(file.fileno())
-    (target / f".{name}").replace(target / name)
-    disk.sync_folder(target)

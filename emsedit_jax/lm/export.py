@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,31 +28,16 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
 
     Raises InputError where `target` holds something, the source has no such weights, or the disk refuses.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
     files = hf.weight_files(source)
     changes = _changes(config, sites, deltas, files)
-    with disk.told("write", target, "free it, or name another folder"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        work = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
-        work.mkdir()
-        try:
-            for path in sorted(source.iterdir()):
-                if path.is_file() and path.name not in LEFT and _is_small(path):
-                    shutil.copyfile(path, work / path.name)
-            if (source / TEMPLATES).is_dir():
-                shutil.copytree(source / TEMPLATES, work / TEMPLATES)
-            for path in sorted(set(files.values())):
-                _write_shard(path, work / path.name, changes)
-            if target.exists():
-                target.rmdir()
-            disk.sync_all(work)
-            work.rename(target)
-            disk.sync_folder(target.parent)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with disk.new_folder(target) as work:
+        for path in sorted(source.iterdir()):
+            if path.is_file() and path.name not in LEFT and _is_small(path):
+                shutil.copyfile(path, work / path.name)
+        if (source / TEMPLATES).is_dir():
+            shutil.copytree(source / TEMPLATES, work / TEMPLATES)
+        for path in sorted(set(files.values())):
+            _write_shard(path, work / path.name, changes)
     return target
 
 

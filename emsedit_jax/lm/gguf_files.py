@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from jaxtyping import Float
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import gguf_bounds, gguf_tables, gguf_tokenizer
 from emsedit_jax.lm.gguf_tables import UNTIED_HEAD, Architecture
+
+WRONG = (  # what the library's reader, and the fields and tensors that it has found, make of a file that is none
+    *(ValueError, ArithmeticError, AssertionError, NotImplementedError, RecursionError, struct.error),
+    *(KeyError, IndexError, TypeError, AttributeError),
+)
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -33,9 +39,7 @@ def convert(gguf: Path, folder: Path) -> None:
     gguf_bounds.check(gguf)
     try:
         _convert(GGUFReader(gguf), folder)
-    except (InputError, OSError):
-        raise
-    except Exception as error:  # whatever the libraries make of a file that is none
+    except WRONG as error:
         raise InputError(f"{gguf} cannot be read as a GGUF file: {error}") from error
 
 

@@ -41,7 +41,12 @@ def build(fields: dict, length: int) -> tuple[Tokenizer, dict]:
         raise InputError(
             f"the GGUF file's tokenizer {kind!r} with pre-tokenizer {pre!r} is not understood; known: {known}"
         )
-    tokenizer = KINDS[kind, pre](fields)
+    try:
+        tokenizer = KINDS[kind, pre](fields)
+    except Exception as error:
+        if type(error) is not Exception:  # (the library's own faults have no class of their own)
+            raise
+        raise InputError(f"the GGUF file's tokenizer cannot be built: {error}") from error
     tokens = fields["tokenizer.ggml.tokens"]
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

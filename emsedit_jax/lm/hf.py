@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError, together
+from emsedit_jax.lm import json_files
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.lm.params import Params, Spec, abstract, is_spec, placement
@@ -61,9 +61,9 @@ def weight_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists() and not single.exists():  # where there are both, transformers takes the single file too
         try:
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            shards = json_files.read(index)["weight_map"]
             files = {name: folder / pathlib.PurePath(file).name for name, file in shards.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} cannot be read: {error!r}.") from None
         strays = [file for file in shards.values() if pathlib.PurePath(file).name != file or file in ("", "..")]
         if strays:

@@ -13,7 +13,9 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.lm.params import Params
 
-SAMPLES = 256  # numbers looked at in each parameter, spread evenly: reading all of a large model would take seconds
+SEEDS = (np.uint32(0x9E3779B9), np.uint32(0x3C6EF372))  # of the two sums over each parameter
+PIECE = 2**20  # numbers that are added at a time
+EXPONENT = 0x7F80  # of a bfloat16
 
 
 class Identity(NamedTuple):
@@ -40,23 +42,56 @@ class Identity(NamedTuple):
 
 
 def identify(name: str, params: Params) -> Identity:
-    """The digest covers every parameter's place and shape and a sample of its numbers, rounded to bfloat16.
+    """The digest covers every parameter's place and shape and every number, rounded to bfloat16.
 
-    So the same model has the same digest in float32 and bfloat16, and under any name.
+    So the same model has the same digest in float32 and bfloat16, under any name and on any number of devices; of a
+    float32 weight, what bfloat16 rounds off is not seen.
     """
     found = hashlib.sha256()
-    samples = jax.device_get(_samples(params))
-    for (path, leaf), sample in zip(jax.tree_util.tree_leaves_with_path(params), samples, strict=True):
+    sums = jax.device_get([[_sum(leaf, seed) for seed in SEEDS] for leaf in jax.tree.leaves(params)])
+    for (path, leaf), sums_2 in zip(jax.tree_util.tree_leaves_with_path(params), sums, strict=True):
         found.update(f"{jax.tree_util.keystr(path)}{list(leaf.shape)}".encode())
-        found.update(np.ascontiguousarray(sample).tobytes())
+        found.update(np.ascontiguousarray(sums_2).tobytes())
     return Identity(name, found.hexdigest()[:16])
 
 
 @jax.jit
-def _samples(params: Params) -> list[jax.Array]:
-    def sample(leaf: jax.Array) -> jax.Array:
-        step = leaf.size // SAMPLES | 1  # odd, or every sample of a table would come from one column
-        places = np.unravel_index(np.arange(0, leaf.size, step), leaf.shape)  # (so no sharded one is gathered)
-        return sharding.lay(leaf[places].astype(jnp.bfloat16), None)
+def _sum(leaf: jax.Array, seed: jax.Array | np.uint32) -> jax.Array:
+    """The sum of a parameter's bits, each number's times an odd one that its place gives, modulo 2^32.
 
-    return [sample(leaf) for leaf in jax.tree.leaves(params)]
+    Whole numbers add up to the same in any order, over any devices; a single changed number always changes it. On one
+    device they are added piece by piece, as XLA may keep all that is added, which takes more than the parameter.
+    """
+    if not sharding.alone() or leaf.size <= PIECE:
+        return _part(leaf, np.uint32(0), seed)
+    if leaf.dtype == jnp.bfloat16:
+        leaf = jax.lax.bitcast_convert_type(leaf, jnp.uint16)  # (a CPU would make all of it float32)
+    row = leaf.size // leaf.shape[0]
+    step = max(1, PIECE // row)
+    whole = leaf.shape[0] // step
+
+    def add(m: jax.Array, total: jax.Array) -> jax.Array:
+        piece = jax.lax.dynamic_slice_in_dim(leaf, m * step, step)
+        return total + _part(piece, m.astype(jnp.uint32) * np.uint32(step * row % 2**32), seed)
+
+    total = jax.lax.fori_loop(0, whole, add, jnp.uint32(0))
+    return total + _part(leaf[whole * step :], np.uint32(whole * step * row % 2**32), seed)
+
+
+def _part(leaf: jax.Array, place: jax.Array | np.uint32, seed: np.uint32 | jax.Array) -> jax.Array:
+    """The same of some rows, the first number of which has the place."""
+    rounded = leaf if leaf.dtype == jnp.uint16 else jax.lax.bitcast_convert_type(leaf.astype(jnp.bfloat16), jnp.uint16)
+    bits = rounded.astype(jnp.uint32)
+    bits = jnp.where(bits & EXPONENT == 0, jnp.zeros_like(bits), bits)  # (some devices keep no subnormal numbers)
+    places, stride = jnp.full_like(bits, place), 1
+    for axis in reversed(range(leaf.ndim)):
+        places += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * np.uint32(stride % 2**32)
+        stride *= leaf.shape[axis]
+    return jnp.sum(bits * (_mixed(places + seed) | 1), dtype=jnp.uint32)
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """Numbers that look drawn, one for each: the end of MurmurHash3."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.lm import assets, decoder, hf
+from emsedit_jax.lm import assets, decoder, hf, json_files
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import read_folder
 from emsedit_jax.lm.generate import Sampling, continuations
@@ -121,6 +121,7 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
         raise InputError(
             f"{folder} has no tokenizer.json; save the fast tokenizer there (transformers: save_pretrained)."
         )
+    json_files.check_sizes(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds; all mean the same to the user

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
@@ -50,7 +50,7 @@ def read(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dict[str, 
             about = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         saved = dict(about.get("sha256", {}))
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except disk.UNREADABLE as error:
         raise InputError(f"{path} is damaged, or no file of {kind} ({error}); {remedy}.") from None
     if about.get("format") != _format(kind):
         raise InputError(f"{path} does not hold {kind} of this program (format {about.get('format')!r}); {remedy}.")
@@ -67,7 +67,7 @@ def about(path: Path, kind: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="numpy") as file:
             found = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
-    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+    except disk.UNREADABLE as error:
         raise InputError(f"{path} is damaged, or no file of {kind} ({error}).") from None
     if found.get("format") != _format(kind) or found.pop(SEAL, None) != _seal(found):
         raise InputError(f"{path} is damaged, or no file of {kind}: its header is not what was written.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emsedit_jax import sharding
+from emsedit_jax import disk, sharding
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import adapter, export
 from emsedit_jax.lm.adapter import LowRank
@@ -33,7 +33,7 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form
     """
     folder = Workdir(path)
     edits.check_present(folder.edits)
-    _check_free(target)
+    disk.check_free(target)
     write(form, folder, target, *restore(config, folder))
 
 
@@ -44,16 +44,11 @@ def write(form: str, folder: Workdir, target: Path, lm: LM, sites: Sites, deltas
     """
     if form not in FORMS:
         raise InputError(f"there is no form {form!r}; known: {', '.join(FORMS)}.{near(form, FORMS)}")
-    _check_free(target)
+    disk.check_free(target)
     if not any(bool(jnp.any(delta_skv)) for delta_skv in deltas):
         raise InputError("no edits are in force: the model would be written as it was; edit first.")
     FORMS[form](folder, target, lm, sites, deltas, base)
     _write_sums(target)
-
-
-def _check_free(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
 
 
 def _whole(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
@@ -77,11 +72,15 @@ def _lora(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, b
     changes = {name: _closest(known.get(name), delta_kv) for name, delta_kv in dense.items()}
     path = adapter.write_lora(target, lm.config, changes, str(lm.folder))
     ranks = [len(one.a_rk) for one in changes.values()]
+    most = max(min(delta_kv.shape) for delta_kv in dense.values())
     size = sum(file.stat().st_size for file in path.iterdir()) / 1e6
-    words = (
-        f"ranks of {min(ranks)} to {max(ranks)}, {size:,.1f} MB (peft: PeftModel.from_pretrained(model, {str(path)!r}))"
-    )
-    say("adapter", f"{path}: {words}")
+    load = f"peft: PeftModel.from_pretrained(model, {str(path)!r})"
+    say("adapter", f"{path}: ranks of {min(ranks)} to {max(ranks)}, at most {most}; {size:,.1f} MB ({load})")
+    factors = sum(one.a_rk.size + one.b_rv.size for one in changes.values())
+    numbers = sum(delta_kv.size for delta_kv in dense.values())
+    if factors >= numbers:
+        whole = f"--as=deltas writes those, in {4 * numbers / 1e6:,.1f} MB"
+        say("adapter", f"warning: the edits are of too high a rank: their factors are larger than themselves; {whole}")
 
 
 def _closest(known: LowRank | None, delta_kv: np.ndarray) -> LowRank:

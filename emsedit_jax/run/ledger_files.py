@@ -25,7 +25,6 @@ from emsedit_jax.types import Sites
 
 Part = tuple[np.ndarray | None, np.ndarray]  # a group's factors x [s n k] and y [s n v]; no x: y is the shift [s k v]
 Steps = list[list[Part]]  # of every edit step, of every site group
-FAULTS = (OSError, ValueError, KeyError, TypeError, RecursionError)  # of a file that is not what it should be
 NAME = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.[xy]")  # of an array: step, site group, which factor
 MOST_HEADER_BYTES = 2**26
 
@@ -74,7 +73,7 @@ def load(ledger: Ledger, record: Record) -> Steps:
     """
     try:
         return _load(ledger, record.file, record.sha256)
-    except FAULTS as error:
+    except disk.UNREADABLE as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
             f"{ledger.path / record.file}: the weight change of batch {record.number} is lost ({str(why).lower()}); "
@@ -86,7 +85,7 @@ def load_snapshot(ledger: Ledger, record: Record) -> list[Part] | None:
     """All edits after the record; None where they are not what was written."""
     try:
         (step,) = _load(ledger, snapshot_of(record.number), record.snapshot)
-    except FAULTS:
+    except disk.UNREADABLE:
         return None
     return step if all(x is None for x, _ in step) else None
 

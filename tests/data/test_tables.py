@@ -204,6 +204,16 @@ def test_what_is_no_parquet_file_is_refused(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_parquet_file_that_unpacks_to_far_more_than_itself_is_refused(tmp_path, monkeypatch):
+    path, rows = tmp_path / "facts.parquet", [{"prompt": "p" * 1000, "answer": "a"}] * 5000
+    datasets.Dataset.from_list(rows).to_parquet(path)
+    assert len(load("facts", path, role="eval")) == 5000
+    monkeypatch.setattr(tables, "_SPARE", 2**20)
+    assert path.stat().st_size < 20_000
+    with refused(f"{path}: its rows take more than", "unlike any text"):
+        load("facts", path, role="eval")
+
+
 def test_a_local_path_is_no_name_of_the_hub(tmp_path):
     assert not tables.is_hub(tmp_path / "hf:a")
     assert not tables.is_hub("hf/a")

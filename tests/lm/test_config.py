@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from emsedit_jax.lm import json_files
 from emsedit_jax.lm.config import LMConfig, RopeScaling, inverse_frequencies
 from emsedit_jax.lm.families import from_hf, read_config
 from tests.refusals import refused
@@ -105,6 +106,11 @@ def test_fields_that_say_nothing_are_let_through():
     assert from_hf(raw) == from_hf(RAW)
 
 
+def test_windows_from_a_layer_below_the_first_are_on_all_layers():
+    raw = changed(model_type="qwen2", use_sliding_window=True, max_window_layers=-(10**12))
+    assert from_hf(raw).windowed == (0, 1, 2)
+
+
 # ---- what is refused ----
 
 REFUSED = {
@@ -140,6 +146,13 @@ REFUSED = {
     "size as text": (changed(intermediate_size="big"), ("malformed field intermediate_size='big'",)),
     "width with a point": (changed(hidden_size=32.0), ("malformed field hidden_size=32.0",)),
     "size of zero": (changed(num_hidden_layers=0), ("malformed field num_hidden_layers=0",)),
+    "layers without end": (changed(num_hidden_layers=10**12), ("num_hidden_layers=1000000000000", "above 4,096")),
+    "windows of layers without end": (
+        changed(model_type="mistral", num_hidden_layers=10**12),
+        ("num_hidden_layers=1000000000000", "above 4,096"),
+    ),
+    "more positions than there are": (changed(max_position_embeddings=2**31), ("above 2,147,483,647",)),
+    "an end of text beyond all tokens": (changed(eos_token_id=2**31), ("eos_token_id",)),
     "no heads": (changed(num_attention_heads=0), ("num_attention_heads=0",)),
     "a truth for a size": (changed(vocab_size=True), ("vocab_size=True",)),
     "odd grouping": (changed(num_key_value_heads=3), ("4 attention heads", "3 key/value heads")),
@@ -186,10 +199,18 @@ def test_without_a_generation_config(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
-@pytest.mark.parametrize("content", [b"{", b'["llama"]', b"\xff\xfe{}"])
+@pytest.mark.parametrize("content", [b"{", b'["llama"]', b"\xff\xfe{}", b'{"a":' + b"[" * 100_000])
 def test_a_broken_file_is_named(tmp_path, name, content):
     (write(tmp_path, RAW, {}) / name).write_bytes(content)
     with refused(str(tmp_path / name), "JSON"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_a_file_longer_than_any_is_not_read(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(json_files, "MOST_BYTES", 1000)
+    (write(tmp_path, RAW, {}) / name).write_text(json.dumps(RAW) + " " * 1000)
+    with refused(str(tmp_path / name), "longer than any", "1,000 bytes"):
         read_config(tmp_path)
 
 

@@ -88,6 +88,17 @@ def test_other_file_is_refused(tmp_path, content):
         gguf_files.convert(tmp_path / "m.gguf", tmp_path)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), NameError("a slip of ours")])
+def test_what_is_not_the_file_s_fault_is_not_told_as_such(tmp_path, monkeypatch, error):
+    def fails(_):
+        raise error
+
+    write_gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(gguf_files, "GGUFReader", fails)
+    with pytest.raises(type(error)):
+        gguf_files.convert(tmp_path / "m.gguf", tmp_path)
+
+
 def test_file_cut_short_is_refused(tmp_path):
     write_gguf(tmp_path / "m.gguf")
     whole = (tmp_path / "m.gguf").read_bytes()

@@ -63,6 +63,7 @@ def test_user_defined_tokens_are_whole_but_not_special():
         ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama'"),
         ({"tokenizer.ggml.pre": "llama-bpe"}, "pre-tokenizer 'llama-bpe'"),
         ({"tokenizer.ggml.add_bos_token": True}, r"adds to the text by itself \(tokenizer.ggml.add_bos_token\)"),
+        ({"tokenizer.ggml.merges": ["zebra a"]}, r"tokenizer cannot be built: .*Token `zebra` out of"),
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path, change, message):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from emsedit_jax.lm import json_files
 from emsedit_jax.lm.families import read_config
 from emsedit_jax.lm.hf import load_params, published_modules, stored_dtype, weight_files
-from emsedit_jax.lm.model import load_lm
+from emsedit_jax.lm.model import load_lm, load_tokenizer
 from tests.lm.tiny_folder import D, F, tensors, write, write_tokenizer
 from tests.refusals import refused
 
@@ -270,8 +271,15 @@ def test_an_index_cannot_point_outside_the_folder(tmp_path, stray):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
 def test_a_broken_index_is_named(tmp_path, content):
     tmp_path.joinpath("model.safetensors.index.json").write_text(content)
     with refused(str(tmp_path / "model.safetensors.index.json"), "cannot be read"):
         weight_files(tmp_path)
+
+
+def test_files_of_a_tokenizer_longer_than_any_are_not_read(tmp_path, monkeypatch):
+    write_tokenizer(write(tmp_path, tensors()))
+    monkeypatch.setattr(json_files, "MOST_BYTES", (tmp_path / "tokenizer.json").stat().st_size - 1)
+    with refused(str(tmp_path / "tokenizer.json"), "longer than any"):
+        load_tokenizer(tmp_path)

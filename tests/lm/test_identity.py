@@ -1,8 +1,12 @@
 import jax
 import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
 import pytest
 
-from emsedit_jax.lm.identity import SAMPLES, Identity, identify
+from emsedit_jax import sharding
+from emsedit_jax.lm import identity
+from emsedit_jax.lm.identity import Identity, identify
 from tests import tiny_lm
 
 PARAMS = tiny_lm.weights()
@@ -32,13 +36,37 @@ def test_a_shape_matters():
     assert identify("", {"w": jnp.zeros((2, 3))}).weights != identify("", {"w": jnp.zeros((3, 2))}).weights
 
 
-def test_a_large_parameter_is_looked_at_from_end_to_end_and_from_side_to_side():
-    large = jnp.zeros((4 * SAMPLES, 8))
-    same = identify("", {"w": large})
-    for row in range(0, 4 * SAMPLES, 16):
-        assert identify("", {"w": large.at[row : row + 16].set(1.0)}).weights != same.weights
-    for column in range(8):
-        assert identify("", {"w": large.at[:, column].set(1.0)}).weights != same.weights
+def test_every_number_matters_however_little_it_changes():
+    draw = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(PARAMS)
+    for _ in range(200):
+        which = int(draw.integers(len(leaves)))
+        leaf = np.array(leaves[which], ml_dtypes.bfloat16)
+        leaf.view(np.uint16).flat[draw.integers(leaf.size)] ^= 1
+        changed = [*leaves[:which], jnp.asarray(leaf, leaves[which].dtype), *leaves[which + 1 :]]
+        assert not BASE.is_of(identify("a model", jax.tree.unflatten(tree, changed)).about())
+
+
+def test_the_devices_do_not_matter():
+    weights = {"w": jax.random.normal(jax.random.key(0), (64, 32))}
+    with jax.set_mesh(sharding.make_mesh(2, 4)):
+        placed = jax.device_put(weights, sharding.named(jax.sharding.PartitionSpec(None, "model")))
+        assert identify("", placed).weights == identify("", weights).weights
+
+
+def test_pieces_add_up_to_the_whole(monkeypatch):
+    weights = {"w": jax.random.normal(jax.random.key(0), (7, 5, 3))}
+    whole = identify("", weights)
+    monkeypatch.setattr(identity, "PIECE", 30)  # two rows at a time, and one that is left
+    jax.clear_caches()
+    assert identify("", weights).weights == whole.weights
+
+
+def test_the_order_of_numbers_matters():
+    rows = jax.random.normal(jax.random.key(0), (64, 32))
+    same = identify("", {"w": rows})
+    for other in (rows[::-1], rows[:, ::-1], rows.at[jnp.array([0, 5])].set(rows[jnp.array([5, 0])])):
+        assert identify("", {"w": other}).weights != same.weights
 
 
 def test_a_file_that_says_nothing_belongs_to_no_model():

@@ -10,6 +10,8 @@ import pytest
 import transformers
 
 from emsedit_jax.edit import sites as edit_sites
+from emsedit_jax.lm import adapter
+from emsedit_jax.lm.adapter import LowRank
 from emsedit_jax.lm.export import export
 from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.lm.identity import identify
@@ -65,6 +67,42 @@ def test_transformers_reads_the_edited_model(tmp_path, family, dtype, shards):
     for (name, old), (_, new) in zip(theirs.named_parameters(), found.named_parameters(), strict=True):
         changed = name.removesuffix(".weight") in edited
         assert changed == (not torch.equal(old.float(), new)), name
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's, about transformers
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])  # gpt2 stores [inputs, outputs]
+def test_peft_adds_what_was_edited(tmp_path, family, dtype):
+    peft = pytest.importorskip("peft", reason="peft is of the optional extra 'parity'")
+    layout, patterns = EDITED[family]
+    kind = getattr(torch, dtype)
+    built(family, layout, seed=0).to(kind).save_pretrained(tmp_path / "base")
+    config = ours(tmp_path / "base").config
+    sites, rng = edit_sites.resolve(config, patterns), np.random.default_rng(0)
+
+    def drawn(group, rank):
+        return LowRank(*(0.3 * rng.normal(size=(rank, n)).astype(np.float32) for n in (group.k, group.v)))
+
+    changes = {name: drawn(group, 1 + m) for group in sites for m, name in enumerate(group.names)}
+    adapter.write_lora(tmp_path / "lora", config, changes, str(tmp_path / "base"))
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    edited = load(tmp_path / "base", dtype=torch.float32)
+    with torch.no_grad():
+        for name, (a_rk, b_rv) in changes.items():
+            delta_kv = torch.as_tensor(a_rk.T @ b_rv)
+            edited.get_submodule(name).weight += delta_kv if family == "gpt2" else delta_kv.T
+        tokens = torch.arange(2, 40)[None]
+        expected = edited.eval()(tokens).logits
+        plain = load(tmp_path / "base", dtype=kind).eval()
+        before = plain(tokens).logits.float()
+        adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "lora").eval()(tokens).logits.float()
+        rounded = edited.to(kind)(tokens).logits.float()
+
+    def off(logits):
+        return float((logits - expected).norm() / expected.norm())
+
+    assert off(adapted) < (1e-5 if dtype == "float32" else 2 * off(rounded))
+    assert off(before) > 10 * max(off(adapted), off(rounded))
 
 
 def test_every_family_is_written():

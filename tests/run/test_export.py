@@ -69,9 +69,10 @@ def test_the_changes_alone_are_named_as_the_weights_are(finished, tmp_path, caps
 
 
 @pytest.mark.parametrize(("which", "few"), [("few", True), ("many", False)])
-def test_an_adapter_multiplies_to_the_edits(many, tmp_path, which, few):
+def test_an_adapter_multiplies_to_the_edits(many, tmp_path, capsys, which, few):
     target = tmp_path / "adapter"
     assert tiny.call("--mode=export", f"--workdir={many / which}", f"--to={target}", "--as=lora") == 0
+    told = capsys.readouterr().out
     about, tensors = tiny.read(target / "adapter_config.json"), load_file(target / "adapter_model.safetensors")
     saved = arrays.read(many / which / "edits.safetensors", "edits", "")[1]
     assert about["target_modules"] == sorted(saved)
@@ -80,6 +81,26 @@ def test_an_adapter_multiplies_to_the_edits(many, tmp_path, which, few):
         assert about["rank_pattern"][name] == about["alpha_pattern"][name] == len(a_rk) <= about["r"]
         assert (len(a_rk) < min(delta_kv.shape)) == few
         np.testing.assert_allclose((b_vr @ a_rk).T, delta_kv, atol=1e-5 * np.abs(delta_kv).max())
+    most = max(min(delta_kv.shape) for delta_kv in saved.values())
+    assert f" to {about['r']}, at most {most}; " in told
+    assert ("their factors are larger than themselves; --as=deltas" in told) != few
+
+
+@pytest.mark.parametrize("form", ["deltas", "lora"])
+def test_what_is_written_beside_the_model_is_whole_or_not_there(finished, tmp_path, capsys, monkeypatch, form):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    export = ("--mode=export", f"--workdir={finished}", f"--to={tmp_path / 'out'}", f"--as={form}")
+    with monkeypatch.context() as patch:
+        patch.setattr("emsedit_jax.disk.save_file", full)
+        refused(capsys, "no space left on device; free it, or name another folder", *export)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".out.partial-abc").mkdir()  # as a killed one leaves it
+    (tmp_path / ".out.partial-abc" / "half.safetensors").touch()
+    assert tiny.call(*export) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_an_adapter_after_an_undo_is_of_what_is_left(many, tmp_path):

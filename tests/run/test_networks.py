@@ -183,6 +183,9 @@ def test_a_file_of_something_else_is_refused(path):
     save_file({"x": np.zeros(3, np.float32)}, path, metadata={arrays.KEY: json.dumps(["format"])})
     with refused("is damaged, or no file of networks"):
         networks.load(path, EDITOR, fresh, MODEL)
+    save_file({"x": np.zeros(3, np.float32)}, path, metadata={arrays.KEY: '{"a":' + "[" * 100_000})
+    with refused("is damaged, or no file of networks"):
+        networks.load(path, EDITOR, fresh, MODEL)
     path.write_text("dear reader, this is a letter")
     with refused("is damaged, or no file of networks"):
         networks.load(path, EDITOR, fresh, MODEL)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 from emsedit_jax.errors import InputError, near
+from emsedit_jax.lm import json_files
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import gemma, gpt, llama
 from emsedit_jax.lm.families.fields import Fields, read_eos_ids
@@ -89,23 +89,9 @@ def read_config(folder: pathlib.Path) -> LMConfig:
 
 def read_folder(folder: pathlib.Path) -> tuple[LMConfig, list[str]]:
     """`read_fields` of a Hugging Face model folder; end-of-text ids are completed from `generation_config.json`."""
-    config, faults = read_fields(_json(folder / "config.json"), folder / "config.json")
+    config, faults = read_fields(json_files.read(folder / "config.json"), folder / "config.json")
     generation = folder / "generation_config.json"
     if generation.exists():
-        extra = read_eos_ids(_json(generation).get("eos_token_id"), generation)
+        extra = read_eos_ids(json_files.read(generation).get("eos_token_id"), generation)
         config = dataclasses.replace(config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *extra))))
     return config, faults
-
-
-def _json(path: pathlib.Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing; give a folder with config.json, *.safetensors and tokenizer.json."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} should hold a JSON object.")
-    return content

@@ -58,6 +58,9 @@ IGNORED = frozenset(
 )
 
 
+MOST = 2**31 - 1  # of any size: positions and ids are 32 bits wide
+MOST_LAYERS = 4096  # names of all layers' weights are made before a file is looked at; models have about a hundred
+LAYERS = ("num_hidden_layers", "n_layer")
 LENGTHS = ("original_max_position_embeddings",)
 ROPES = {  # kind -> its fields
     "default": LENGTHS,
@@ -84,19 +87,14 @@ class Fields:
 
     def peek(self, name: str) -> int:
         """A positive whole number that is taken later."""
-        value = self._raw.get(name)
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name}={value!r}")
-        return value
+        return whole(name, self._raw.get(name))
 
     def size(self, name: str, default: int | None = None) -> int:
         """A positive whole number."""
         value = self.take(name, default)
         if value is None:
             raise KeyError(name)
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name}={value!r}")
-        return value
+        return whole(name, value)
 
     def size_or_none(self, name: str, default: int | None = None) -> int | None:
         """A positive whole number; None where it is `null`, the default where it is left out."""
@@ -197,6 +195,16 @@ class Fields:
         return tuple(layer for layer, one in enumerate(kinds) if one == "sliding_attention")
 
 
+def whole(name: str, value: Any) -> int:
+    """The value as a size. Raises ValueError for what is no whole number, below 1, or above any model's."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}={value!r}")
+    most = MOST_LAYERS if name in LAYERS else MOST
+    if value > most:
+        raise ValueError(f"{name}={value!r}, which is above {most:,}")
+    return value
+
+
 def above_zero(name: str, value: Any) -> float:
     """The value as a number. Raises ValueError for one that is not above 0, or none."""
     if isinstance(value, (bool, str)) or not 0 < float(value) < math.inf:
@@ -207,6 +215,6 @@ def above_zero(name: str, value: Any) -> float:
 def read_eos_ids(value: Any, path: pathlib.Path) -> tuple[int, ...]:
     """One token id or a list of them. Raises InputError for anything else."""
     ids = () if value is None else tuple(value) if isinstance(value, list) else (value,)
-    if any(type(one) is not int for one in ids):
+    if any(type(one) is not int or abs(one) > MOST for one in ids):
         raise InputError(f"{path}: eos_token_id {value!r} is neither a token id nor a list of token ids.")
     return ids

@@ -117,5 +117,5 @@ def _upper_windows(fields: Fields) -> dict[str, Any]:
     listed = fields.windowed(layers)
     if not used or window is None:
         return {}
-    windowed = tuple(range(min(first, layers), layers)) if listed is None else listed
+    windowed = tuple(range(max(0, min(first, layers)), layers)) if listed is None else listed
     return {"window": window, "windowed": windowed} if windowed else {}
