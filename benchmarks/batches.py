@@ -11,9 +11,9 @@ import numpy as np
 from emsedit_jax import sharding
 from emsedit_jax.data.batching import KINDS, cut_passes
 from emsedit_jax.data.parts import dealt, pack_parts
-from emsedit_jax.data.shapes import LANES, cut_evenly, plan_shapes
+from emsedit_jax.data.shapes import cut_evenly, plan_shapes
 from emsedit_jax.data.tokens import TokenItem
-from emsedit_jax.types import Batch
+from emsedit_jax.types import LANES, Batch
 
 
 class Sizes(NamedTuple):

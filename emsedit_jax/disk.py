@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import secrets
 import shutil
@@ -25,6 +26,14 @@ UNREADABLE = (
 )
 
 
+try:
+    import fcntl
+except ImportError:  # Windows has none: nothing is swept there
+    fcntl = None
+
+SUMS = "SHA256SUMS"  # of an export's files, as `sha256sum -c` reads them
+
+
 @contextlib.contextmanager
 def told(deed: str, path: Path, remedy: str) -> Iterator[None]:
     """Turns what the system says against a `deed` ("write", "read") into one clear line.
@@ -40,9 +49,11 @@ def told(deed: str, path: Path, remedy: str) -> Iterator[None]:
 
 
 def check_free(target: Path) -> None:
-    """Raises InputError where `target` holds something."""
+    """Raises InputError where `target` holds something, or cannot be replaced by what is made beside it."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is there already: name a folder that is empty, or not there yet.")
+    if target.is_mount() or target.absolute() == Path.cwd():
+        raise InputError(f"{target} is where you are, or where a disk begins: name a folder in it.")
 
 
 @contextlib.contextmanager
@@ -51,24 +62,56 @@ def new_folder(target: Path) -> Iterator[Path]:
 
     A block that fails leaves nothing; what a killed one has left goes when the next one begins.
 
-    Raises InputError where `target` holds something, or the disk refuses.
+    Raises InputError where `check_free` says no, or the disk refuses.
     """
     check_free(target)
     with told("write", target, "free it, or name another folder"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.partial-{8 * '[0-9a-f]'}"):
+            with _claimed(left) as is_ours:  # that of a living program stays
+                if is_ours:
+                    shutil.rmtree(left, ignore_errors=True)
         work = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
         work.mkdir()
         try:
-            yield work
-            sync_all(work)
-            if target.exists():
-                target.rmdir()
-            work.rename(target)
+            with _claimed(work):
+                yield work
+                sync_all(work)
+                check_free(target)
+                work.replace(target)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether the folder is this program's as long as the block lasts; its death frees it."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # another's, or a network's disk that knows no locks
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+
+
+def write_sums(folder: Path) -> None:
+    """Writes digests of all files in the folder, by which whoever takes them elsewhere can tell what was written.
+
+    Raises OSError.
+    """
+    lines = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def beside(path: Path) -> Path:

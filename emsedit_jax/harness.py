@@ -35,7 +35,7 @@ from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.judge import judge
 from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.until import said_until
-from emsedit_jax.run import cli, cluster, edits, tasks, together, workdir
+from emsedit_jax.run import anchor, cli, cluster, tasks, together, workdir
 from emsedit_jax.run.main import use_compile_cache
 from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> None:
     folder = Workdir(Path(given.workdir))
     together.finish(folder.path)
     config = workdir.saved_config(folder.path)
-    edits.check_present(folder.edits)
+    anchor.check_present(folder)
     names, index = tasks.chosen([name.strip() for name in given.tasks.split(",") if name.strip()], given.include_path)
     if config.compile_cache:
         use_compile_cache()

@@ -19,13 +19,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from emsedit_jax.errors import InputError
-from emsedit_jax.types import SiteGroup
+from emsedit_jax.types import LANES, SiteGroup
 
 DATA, MODEL = "data", "model"
 ROWS = P(DATA)  # split along the first axis: the passes' parts, one after the other
 SITES = P(DATA)  # likewise the sites of a solve
 WHOLE = P()
-LANES = 8  # rows of all parts together are a multiple of this
 MOST_BYTES = 2**26  # of an array of several processes that a device is to hold whole
 
 

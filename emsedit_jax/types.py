@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 AnyArray = Array | np.ndarray  # batches are packed on the host
+LANES = 8  # rows and columns of programs are multiples of this: few shapes, and whole vector registers
 NO_LABEL = -100  # label of a row that predicts no answer's token; no loss, no score
 
 

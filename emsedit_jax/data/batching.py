@@ -14,10 +14,10 @@ from emsedit_jax.data.faults import Fault
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.data.packing import PackShape, sorted_order
 from emsedit_jax.data.parts import dealt, measured, pack_parts, renumbered
-from emsedit_jax.data.shapes import LANES, cut_evenly, plan_shapes, roomy_shape
+from emsedit_jax.data.shapes import cut_evenly, plan_shapes, roomy_shape
 from emsedit_jax.data.tokens import TokenItem, Tokenizer, attempt, check_token_rule, refuse
 from emsedit_jax.errors import InputError
-from emsedit_jax.types import Batch, EditTask
+from emsedit_jax.types import LANES, Batch, EditTask
 
 KINDS = ("edit", "equiv", "unrel")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from emsedit_jax.data.packing import PackShape, first_fit
 from emsedit_jax.data.tokens import TokenItem, captured_positions, check_token_rule
+from emsedit_jax.types import LANES
 
-LANES = 8  # t, a, n and p are multiples of this: few shapes, and whole vector registers
 MOST_WASTE = 0.15  # share of padding in the work, from which two shapes are better than one
 FEW = 8  # passes for which another shape's programs are not worth compiling
 _ROOMY = 64  # columns of a roomy shape, where no prompt is longer

@@ -37,6 +37,7 @@ def write_deltas(target: Path, config: LMConfig, sites: Sites, deltas: Deltas, a
     metadata = {"format": "pt", "emsedit_jax": json.dumps(dict(about), sort_keys=True)}
     with disk.new_folder(target) as work:
         disk.save_arrays(found, work / DELTAS, metadata=metadata)
+        disk.write_sums(work)
     return target / DELTAS
 
 
@@ -68,6 +69,7 @@ def write_lora(target: Path, config: LMConfig, changes: Mapping[str, LowRank], b
     with disk.new_folder(target) as work:
         disk.save_arrays(tensors, work / ADAPTER, metadata={"format": "pt"})
         (work / ADAPTER_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        disk.write_sums(work)
     return target
 
 

@@ -38,6 +38,7 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
             shutil.copytree(source / TEMPLATES, work / TEMPLATES)
         for path in sorted(set(files.values())):
             _write_shard(path, work / path.name, changes)
+        disk.write_sums(work)
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from emsedit_jax import sharding
 from emsedit_jax.lm.params import Params
 
 SEEDS = (np.uint32(0x9E3779B9), np.uint32(0x3C6EF372))  # of the two sums over each parameter
+SCHEME = "all-"  # before a digest: it is of all numbers
 PIECE = 2**20  # numbers that are added at a time
 EXPONENT = 0x7F80  # of a bfloat16
 
@@ -36,6 +38,11 @@ class Identity(NamedTuple):
         """The model that a file says it belongs to; one that says nothing belongs to none."""
         return cls(str(about.get("model", "no model")), str(about.get("weights", "unknown")))
 
+    def remedy(self, about: Mapping[str, Any], usual: str) -> str:
+        """What to do about a file of another model; of an earlier version's file it can't be told whose it is."""
+        sampled = re.fullmatch("[0-9a-f]{16}", self.read(about).weights)
+        return "an earlier version, which told models apart otherwise, wrote it: make it again" if sampled else usual
+
     def is_of(self, about: Mapping[str, Any]) -> bool:
         """Whether a file belongs to this model."""
         return self.weights == self.read(about).weights
@@ -52,7 +59,7 @@ def identify(name: str, params: Params) -> Identity:
     for (path, leaf), sums_2 in zip(jax.tree_util.tree_leaves_with_path(params), sums, strict=True):
         found.update(f"{jax.tree_util.keystr(path)}{list(leaf.shape)}".encode())
         found.update(np.ascontiguousarray(sums_2).tobytes())
-    return Identity(name, found.hexdigest()[:16])
+    return Identity(name, SCHEME + found.hexdigest()[:16])
 
 
 @jax.jit

@@ -18,6 +18,8 @@ from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
 
+REPLAY = "--mode=replay makes it of the ledger"
+
 
 def read(folder: Workdir) -> Ledger:
     """The folder's ledger; records that others of its files know of count as damaged where they are gone.
@@ -29,6 +31,13 @@ def read(folder: Workdir) -> Ledger:
     return found
 
 
+def check_present(folder: Workdir) -> None:
+    """Cheap, so that it can be asked before a model is loaded. Raises InputError where the file of edits is missing."""
+    if not folder.edits.is_file() and _has_ledger(folder):
+        raise InputError(f"{folder.edits} is missing; {REPLAY}.")
+    edits.check_present(folder.edits)
+
+
 def load(folder: Workdir, sites: Sites, base: Identity) -> Deltas:
     """The edits in force in the folder: those of its file, or made of the ledger where that went on without the file.
 
@@ -36,9 +45,9 @@ def load(folder: Workdir, sites: Sites, base: Identity) -> Deltas:
 
     Raises InputError as `edits.load` does, and where file and ledger do not go together.
     """
-    deltas = edits.load(folder.edits, sites, base)
+    deltas = edits.load(folder.edits, sites, base, REPLAY if _has_ledger(folder) else "run the edits again")
     there = _of_edits(folder.edits)
-    if not (folder.ledger / ledger.NAME).is_file():
+    if not _has_ledger(folder):
         if there != NO_LEDGER:
             say("warning", f"{folder.ledger} is gone: its edits are in force, but none can be taken back")
         return deltas
@@ -59,6 +68,10 @@ def load(folder: Workdir, sites: Sites, base: Identity) -> Deltas:
         raise InputError(f"{found.path} holds edits of other layers than {folder.edits}; name another --workdir.")
     say("warning", f"{behind(folder, found)}; the edits are made of the ledger (--mode=replay writes them)")
     return history.deltas(found)
+
+
+def _has_ledger(folder: Workdir) -> bool:
+    return (folder.ledger / ledger.NAME).is_file()
 
 
 def behind(folder: Workdir, found: Ledger) -> str:

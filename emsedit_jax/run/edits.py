@@ -38,27 +38,25 @@ def check_present(path: Path) -> None:
         raise InputError(f"{path} is missing: this run has saved no edits; run --mode=train first.")
 
 
-def load(path: Path, sites: Sites, base: Identity) -> Deltas:
+def load(path: Path, sites: Sites, base: Identity, remedy: str = "run the edits again") -> Deltas:
     """The edits in `path`, for exactly these sites of this model.
 
     Raises InputError for a missing or damaged file, another model, other sites, other shapes, or bytes that changed
     since saving.
     """
     check_present(path)
-    about, found = arrays.read(path, "edits", "run the edits again")
+    about, found = arrays.read(path, "edits", remedy)
     if not base.is_of(about):
-        remedy = "give --config.model.name_or_path the model that was edited, as it was then"
-        raise InputError(f"{path} holds edits of {Identity.read(about)}, this run has {base}; {remedy}.")
+        other = base.remedy(about, "give --config.model.name_or_path the model that was edited, as it was then")
+        raise InputError(f"{path} holds edits of {Identity.read(about)}, this run has {base}; {other}.")
     expected = {name: (group.k, group.v) for group in sites for name in group.names}
     odd = sorted(found.keys() ^ expected.keys())
     odd += [name for name in expected if name in found and found[name].shape != expected[name]]
     if odd:
-        remedy = "--config.model.edit_modules must be that of the run that made them"
-        raise InputError(f"{path} holds edits of other layers (for instance {odd[0]}); {remedy}.")
+        theirs = "--config.model.edit_modules must be that of the run that made them"
+        raise InputError(f"{path} holds edits of other layers (for instance {odd[0]}); {theirs}.")
     other = [name for name in expected if found[name].dtype != np.float32]
     if other:
-        raise InputError(
-            f"{path} holds {found[other[0]].dtype} numbers at {other[0]}, not float32; run the edits again."
-        )
+        raise InputError(f"{path} holds {found[other[0]].dtype} numbers at {other[0]}, not float32; {remedy}.")
     stacked = tuple(np.stack([found[name] for name in group.names]) for group in sites)
     return sharding.put(stacked, tuple(sharding.spec_of_edit(group) for group in sites))

@@ -15,14 +15,12 @@ from emsedit_jax.lm import adapter, export
 from emsedit_jax.lm.adapter import LowRank
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
-from emsedit_jax.lm.wheels import file_sha256
-from emsedit_jax.run import edits, ledger, ledger_files, storing
+from emsedit_jax.run import anchor, ledger, ledger_files
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
 
-SUMS = "SHA256SUMS"  # of an export's files, as `sha256sum -c` reads them
 CLOSE = 1e-4  # relative difference between the saved edits and what the ledger's factors multiply to
 
 
@@ -32,7 +30,7 @@ def run_export(config: ml_collections.ConfigDict, path: Path, target: Path, form
     Raises InputError where there are no edits, they belong to another model, or `target` cannot be written.
     """
     folder = Workdir(path)
-    edits.check_present(folder.edits)
+    anchor.check_present(folder)
     disk.check_free(target)
     write(form, folder, target, *restore(config, folder))
 
@@ -48,7 +46,6 @@ def write(form: str, folder: Workdir, target: Path, lm: LM, sites: Sites, deltas
     if not any(bool(jnp.any(delta_skv)) for delta_skv in deltas):
         raise InputError("no edits are in force: the model would be written as it was; edit first.")
     FORMS[form](folder, target, lm, sites, deltas, base)
-    _write_sums(target)
 
 
 def _whole(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
@@ -123,15 +120,6 @@ def _few(found: ledger.Ledger, load: Callable) -> list:
         if rows > 2 * most:  # (half of them may be padding)
             return []
     return steps
-
-
-def _write_sums(target: Path) -> None:
-    """Digests of all files, by which whoever takes them elsewhere can tell whether they are what was written."""
-    if not storing.writes():
-        return
-    lines = [f"{file_sha256(file)}  {file.name}\n" for file in sorted(target.iterdir()) if file.is_file()]
-    with storing.replacing(target / SUMS) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 FORMS: dict[str, Callable[[Workdir, Path, LM, Sites, Deltas, Identity], None]] = {

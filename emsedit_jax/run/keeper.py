@@ -76,7 +76,8 @@ class Keeper:
         Raises Preempted if so, where nothing is kept.
         """
         if self._checkpoints is None:
-            stopping.poll()
+            if stopping.all_asked():
+                raise Preempted("asked to stop: of this nothing is saved, start it again")
             return False
         self._stop = stopping.all_asked()
         return self._stop

@@ -155,7 +155,7 @@ def mark_of(path: Path) -> Mark:
 def check_base(found: Ledger, base: Identity) -> None:
     """Raises InputError where the ledger's edits are of another model."""
     if not base.is_of(found.base.about()):
-        remedy = "give it the model that was edited, as it was then"
+        remedy = base.remedy(found.base.about(), "give it the model that was edited, as it was then")
         raise InputError(f"{found.path} holds edits of {found.base}, this run has {base}; {remedy}.")
 
 

@@ -192,7 +192,7 @@ def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
 def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
     """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there."""
     folder = Workdir(path)
-    edits.check_present(folder.edits)
+    anchor.check_present(folder)
     exam.check_files(config)
     run = prepare(config, training=False)
     questions = exam.prepare_exam(run)

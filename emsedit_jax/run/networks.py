@@ -55,7 +55,9 @@ def load(path: Path, editor: Editor, state: MetaState, base: Identity) -> MetaSt
     """
     there, found = arrays.read(path, "networks", "train again")
     if not base.is_of(there):
-        raise InputError(f"{path} was trained on {Identity.read(there)}, this run has {base}; {OTHERS}.")
+        raise InputError(
+            f"{path} was trained on {Identity.read(there)}, this run has {base}; {base.remedy(there, OTHERS)}."
+        )
     for name, wanted in _about(editor).items():
         if there.get(name) != wanted:
             theirs, ours = _sides(there.get(name), wanted)

@@ -10,7 +10,7 @@ from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.lm import model
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
-from emsedit_jax.run import anchor, edits
+from emsedit_jax.run import anchor
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
@@ -27,7 +27,7 @@ class Restored(NamedTuple):
 
 def restore(config: ml_collections.ConfigDict, folder: Workdir) -> Restored:
     """Loads both. Raises InputError where there are no edits, or they belong to another model."""
-    edits.check_present(folder.edits)
+    anchor.check_present(folder)
     lm = model.load_lm(
         config.model.name_or_path,
         config.model.dtype,

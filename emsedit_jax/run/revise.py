@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
+import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -153,10 +152,10 @@ def _read(folder: Workdir) -> Ledger:
 
 @contextlib.contextmanager
 def _source(path: Path) -> Iterator[Ledger]:
-    """The ledger of a finished run, which nobody changes meanwhile."""
+    """The ledger of a finished run, which nobody changes meanwhile: it is locked, or cannot be written anyway."""
     folder = Workdir(path)
     ledger.check_present(folder.ledger)
-    with lock.held(path):
+    with lock.held(path) if os.access(path, os.W_OK) else contextlib.nullcontext():
         yield _read(folder)
 
 
@@ -164,37 +163,13 @@ def _source(path: Path) -> Iterator[Ledger]:
 def _made(to: Path, like: Path) -> Iterator[Workdir]:
     """A folder for new edits, with the config of the run that they are made like.
 
-    It is made beside `to`, whose name it takes once the block ends well: half of it is of no use.
+    Half of it is of no use: it appears whole or not at all.
     """
-    _check_free(to)
     config = workdir.saved_config(like)
-    with storing.writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(to)
-        part = disk.beside(to)
-        try:
-            with lock.held(part):
-                folder = workdir.open_workdir(part, config)
-                storing.write_json(folder.made_of, {"like": str(like)})
-                yield folder
-            _check_free(to)
-            part.replace(to)
-            disk.sync_folder(to.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _check_free(to: Path) -> None:
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"--to={to} is there already: name a folder that is empty, or not there yet.")
-
-
-def _sweep(to: Path) -> None:
-    """Removes what a program left beside the folder that died as it made it."""
-    for left in to.parent.glob(f".{glob.escape(to.stem)}-*{glob.escape(to.suffix)}"):
-        if Workdir(left).made_of.exists():
-            with contextlib.suppress(InputError), lock.held(left):  # that of a living one stays
-                shutil.rmtree(left, ignore_errors=True)
+    with disk.new_folder(to) as part:
+        folder = workdir.open_workdir(part, config)
+        storing.write_json(folder.made_of, {"like": str(like)})
+        yield folder
 
 
 def _finish(folder: Workdir, made: Ledger, deltas: Deltas) -> None:

@@ -73,7 +73,7 @@ def ask_all(
 ) -> Examined:
     """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone.
 
-    The state is kept after each sort of questions. Raises: Preempted.
+    The state is kept after each sort of questions that is worth it. Raises: Preempted.
     """
     known = keeper.found.place.get("parts", {}) if keeper.found is not None else {}
     done = {name: examined_from(part) for name, part in known.items()}

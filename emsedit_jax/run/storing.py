@@ -129,7 +129,7 @@ def plain(obj: Any) -> Any:
     if obj is None or isinstance(obj, (str, bool, int)):
         return obj
     if isinstance(obj, float):
-        return obj if math.isfinite(obj) else None
+        return float(obj) if math.isfinite(obj) else None
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     if hasattr(obj, "__array__"):

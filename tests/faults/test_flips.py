@@ -8,10 +8,11 @@ import subprocess
 import numpy as np
 import pytest
 
+from emsedit_jax.disk import SUMS
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import arrays, items, ledger, ledger_files, ledger_lines, page, storing, workdir
 from emsedit_jax.run.checkpoint import Checkpoints
-from emsedit_jax.run.export import FORMS, SUMS
+from emsedit_jax.run.export import FORMS
 from emsedit_jax.session import files
 from tests.run import tiny
 

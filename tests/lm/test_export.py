@@ -75,8 +75,8 @@ def test_small_files_come_along_and_nothing_that_runs(tmp_path):
     source, lm, sites, deltas = made(tmp_path / "source")
     target = export(source, tmp_path / "edited", lm.config, sites, deltas)
     assert sorted(file.name for file in target.iterdir()) == [
-        *("README.md", "additional_chat_templates", "config.json", "generation_config.json", "model.safetensors"),
-        "tokenizer.json",
+        *("README.md", "SHA256SUMS", "additional_chat_templates", "config.json", "generation_config.json"),
+        *("model.safetensors", "tokenizer.json"),
     ]
     assert json.loads((target / "config.json").read_text()) == json.loads((source / "config.json").read_text())
     (tmp_path / "plain").mkdir()
@@ -88,8 +88,8 @@ def test_small_files_come_along_and_nothing_that_runs(tmp_path):
 
 def test_what_a_killed_export_left_is_cleared_away(tmp_path):
     source, lm, sites, deltas = made(tmp_path / "source")
-    (tmp_path / ".edited.partial-abc").mkdir()
-    (tmp_path / ".edited.partial-abc" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".edited.partial-0123abcd").mkdir()
+    (tmp_path / ".edited.partial-0123abcd" / "model.safetensors").write_bytes(b"half")
     export(source, tmp_path / "edited", lm.config, sites, deltas)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["edited", "source"]
 

@@ -72,3 +72,10 @@ def test_the_order_of_numbers_matters():
 def test_a_file_that_says_nothing_belongs_to_no_model():
     assert not BASE.is_of({})
     assert str(Identity.read({})) == "no model (weights unknown)"
+
+
+def test_a_file_of_an_earlier_version_is_to_be_made_again():
+    assert BASE.remedy({"weights": "78c51485c8e729cf"}, "look for it") == (
+        "an earlier version, which told models apart otherwise, wrote it: make it again"
+    )
+    assert BASE.remedy({"weights": "all-78c51485c8e729cf"}, "look for it") == "look for it"

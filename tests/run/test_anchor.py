@@ -91,7 +91,7 @@ def test_a_death_at_a_new_ledger_leaves_nothing_that_looks_like_one(run, ran, tm
         patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
         with pytest.raises(Killed):
             tiny.call(*flags)
-    (half,) = tmp_path.glob(".made-*")
+    (half,) = tmp_path.glob(".made.partial-*")
     assert not to.exists()
     assert tiny.call(*flags) == 0
     assert not half.exists()
@@ -170,3 +170,16 @@ def test_edits_of_an_earlier_version_are_made_anew(run):
     before = in_ledger(run)
     assert tiny.call("--mode=replay", f"--workdir={run}") == 0
     np.testing.assert_array_equal(in_force(run), before)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_ledger_is_the_remedy_for_a_lost_file_of_edits(run, damage, capsys):
+    before, path = in_file(run), run / "edits.safetensors"
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert tiny.call("--mode=eval", f"--workdir={run}") == cli.BAD_INPUT
+    assert "--mode=replay makes it of the ledger" in capsys.readouterr().err
+    assert tiny.call("--mode=replay", f"--workdir={run}") == 0
+    np.testing.assert_array_equal(in_file(run), before)

@@ -96,8 +96,8 @@ def test_what_is_written_beside_the_model_is_whole_or_not_there(finished, tmp_pa
         patch.setattr("emsedit_jax.disk.save_file", full)
         refused(capsys, "no space left on device; free it, or name another folder", *export)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".out.partial-abc").mkdir()  # as a killed one leaves it
-    (tmp_path / ".out.partial-abc" / "half.safetensors").touch()
+    (tmp_path / ".out.partial-0123abcd").mkdir()  # as a killed one leaves it
+    (tmp_path / ".out.partial-0123abcd" / "half.safetensors").touch()
     assert tiny.call(*export) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list((tmp_path / "out").glob(".*"))
