@@ -82,9 +82,12 @@ def _write_weights(reader: GGUFReader, row: Architecture, config: dict, out: io.
     def load(theirs: str) -> np.ndarray:
         tensor = given[ours[theirs]]
         try:
-            weight = dequantize(tensor.data, tensor.tensor_type).reshape(shapes[theirs])
+            with np.errstate(all="ignore"):  # what comes of it is looked at
+                weight = dequantize(tensor.data, tensor.tensor_type).reshape(shapes[theirs])
         except NotImplementedError as error:
             raise InputError(f"the GGUF file's tensor {tensor.name!r}: {error}") from error
+        if not np.isfinite(weight).all():
+            raise InputError(f"the GGUF file's tensor {tensor.name!r} has values that are no finite numbers")
         module = tensor.name.split(".")[-2]
         if module.endswith("norm"):
             return weight - np.float32(row.gain_offset)

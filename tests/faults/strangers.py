@@ -29,7 +29,7 @@ from tests.run import tiny
 ROWS = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:3]
 FACTS = [{"prompt": "Where is Peru?", "answer": "South America"}, {"prompt": "Where is Mali?", "answer": "Africa"}]
 CONFIG = str(tiny.ROOT / "configs/quickstart.py")
-SITES = (SiteGroup(3, 2, layers=(0, 1), modules=("mlp.up", "mlp.up"), names=("a.0", "a.1"), wide=""),)
+SITES = (SiteGroup(3, 2, layers=(0, 1), modules=("mlp.up", "mlp.up"), names=("a.0", "a.1")),)
 
 
 class Reader(NamedTuple):
@@ -99,7 +99,8 @@ def book(folder: Path) -> ledger.Ledger:
     made = ledger.create(folder, Identity("m", "w"), SITES)
     steps: Any = [[(np.ones((2, 1, 3), np.float32), np.ones((2, 1, 2), np.float32))]]
     digest = ledger_files.write(folder / ledger_files.name_of(1), steps)
-    made.append(ledger.EDIT, [FACTS[0]], {"ES": 1.0}, ledger_files.name_of(1), digest)
+    row = {"id": "row 1", "subject": "Peru", **FACTS[0]}
+    made.append(ledger.EDIT, [row], {"ES": 1.0}, ledger_files.name_of(1), digest)
     return made
 
 

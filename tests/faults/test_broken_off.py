@@ -258,8 +258,8 @@ def test_a_run_that_diverged_goes_on_with_the_networks_that_it_trained(tmp_path,
     kept = []
     original = main.Stages.reach
 
-    def reach(self, name, make, plain, back):
-        found = original(self, name, make, plain, back)
+    def reach(self, name, *given, **more):
+        found = original(self, name, *given, **more)
         if name == "trained":
             kept.append(found[0])
         return found
