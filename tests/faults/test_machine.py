@@ -57,6 +57,7 @@ def test_a_disk_that_is_full_when_anything_is_put_in_its_place(at, tmp_path, who
     goes_on(tmp_path, "emsedit", whole)
 
 
+@pytest.mark.long
 def test_a_system_that_takes_no_more_of_a_checkpoint(tmp_path, whole):
     """It refuses the libraries that write checkpoints, and no function stands in for them."""
     limited = ["bash", "-c", 'ulimit -f 16; exec "$@"', "-", sys.executable, "launch.py", *begun(tmp_path)]  # 16 KB
