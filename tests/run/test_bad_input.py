@@ -114,7 +114,7 @@ def damaged(folder):
     ("harm", "more", "said"),
     [
         (damaged, [], "edits.safetensors is damaged: the bytes of model.layers."),
-        (lambda folder: (folder / "edits.safetensors").unlink(), [], "has saved no edits; run --mode=train first"),
+        (lambda folder: (folder / "edits.safetensors").unlink(), [], "is missing; --mode=replay makes it"),
         (
             lambda folder: None,
             ["--config.model.edit_modules=('model.layers.2.mlp.gate_proj',)"],
