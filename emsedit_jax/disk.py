@@ -102,15 +102,19 @@ def _claimed(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def file_sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file, read in chunks. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_sums(folder: Path) -> None:
     """Writes digests of all files in the folder, by which whoever takes them elsewhere can tell what was written.
 
     Raises OSError.
     """
-    lines = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import hub, wheels
 from emsedit_jax.lm.wheels import Wheel
@@ -206,7 +207,7 @@ def _seal(folder: Path, asset: Asset) -> None:
     for name in FILES:
         _sync(folder / name)  # the manifest must not reach the disk before what it vouches for
         stat = (folder / name).stat()
-        sha256 = wheels.file_sha256(folder / name)
+        sha256 = disk.file_sha256(folder / name)
         files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
     manifest = {**_source(asset), "terms": asset.terms, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -233,7 +234,7 @@ def _intact(path: Path, known: dict) -> bool:
     if stat.st_size != known["bytes"]:
         return False
     unmoved = stat.st_mtime_ns == known["mtime_ns"] and stat.st_size > HASH_ALWAYS
-    return unmoved or wheels.file_sha256(path) == known["sha256"]
+    return unmoved or disk.file_sha256(path) == known["sha256"]
 
 
 # ---- the disk and other processes ----

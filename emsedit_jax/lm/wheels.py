@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
 import io
 import os
@@ -13,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 
 CHUNK = 1 << 20  # bytes read at a time: whole files never sit in memory
@@ -31,15 +31,6 @@ class Wheel:
 
     def __str__(self) -> str:
         return f"{self.package} {self.version}"
-
-
-def file_sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fetch(wheel: Wheel, folder: Path) -> Path:
@@ -85,7 +76,7 @@ def check(wheel: Wheel, path: Path) -> None:
     size = path.stat().st_size
     if size < wheel.size:
         raise InputError(f"the download of {wheel} was cut off at {size} of {wheel.size} bytes: run again")
-    got = file_sha256(path)
+    got = disk.file_sha256(path)
     if got != wheel.sha256:
         raise InputError(
             f"the file fetched for {wheel} is not the known one (sha256 {got[:12]}..., expected {wheel.sha256[:12]}...)"

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from emsedit_jax import disk, sharding
+from emsedit_jax.disk import file_sha256
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import storing
 
 KEPT = 2  # sealed ones: the newest, and one to fall back on

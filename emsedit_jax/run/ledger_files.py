@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from emsedit_jax import disk, sharding
+from emsedit_jax.disk import file_sha256
 from emsedit_jax.edit.factors import Factors
 from emsedit_jax.errors import InputError
-from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.run import storing
 from emsedit_jax.run.ledger import Ledger, Record
 from emsedit_jax.run.ledger_lines import is_whole

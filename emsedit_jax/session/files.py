@@ -13,9 +13,9 @@ import ml_collections
 
 from emsedit_jax.data import records
 from emsedit_jax.data.cues import Cue, EditRecord
+from emsedit_jax.disk import file_sha256
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.identity import Identity
-from emsedit_jax.lm.wheels import file_sha256
 from emsedit_jax.meta.trajectory import Editor
 from emsedit_jax.run import anchor, edits, ledger, lock, networks, storing, together, workdir
 from emsedit_jax.run.ledger import Ledger
