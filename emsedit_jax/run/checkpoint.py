@@ -7,8 +7,13 @@ checkpoint is removed only once a newer one is sealed, or when it was found dama
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,9 +63,11 @@ class Checkpoints:
             items["state"] = ocp.args.StandardSave(dict(arrays))
         with storing.writing(self._path):
             try:
-                manager.save(number, args=ocp.args.Composite(**items), force=True)
+                with _said_once():
+                    manager.save(number, args=ocp.args.Composite(**items), force=True)
             except ValueError as error:  # (tensorstore wraps what the disk says)
-                raise OSError(str(error)) from error
+                code = re.search(r"os_error_code='(\d+)'", str(error))
+                raise OSError(*((int(code[1]), os.strerror(int(code[1]))) if code else (str(error),))) from error
             self._last = number
             files = digests(self._path / str(number))
             disk.sync_all(self._path / str(number))
@@ -169,6 +176,27 @@ class Checkpoints:
         found = self._manager().restore(number, args=ocp.args.Composite(**items))
         arrays = dict(found["state"]) if sealed["arrays"] else {}
         return Saved({name: np.asarray(value) for name, value in arrays.items()}, dict(found["place"]))
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """What fails in the library's threads is raised here, once all have told it: their own tracebacks are left out."""
+    loud = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    was, hook = [logger.disabled for logger in loud], sys.excepthook
+
+    def other(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if str(error) != "Event loop is closed":  # (of tensorstore's threads, when the write before failed)
+            hook(kind, error, trace)
+
+    sys.excepthook = other
+    try:
+        for logger in loud:
+            logger.disabled = True
+        yield
+    finally:
+        sys.excepthook = hook
+        for logger, disabled in zip(loud, was, strict=True):
+            logger.disabled = disabled
 
 
 def digests(folder: Path) -> dict[str, str]:
