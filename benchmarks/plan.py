@@ -89,28 +89,19 @@ def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, goal: Ta
     data, model = shape(config.mesh, goal.count)
     passes = config.dataset.batch_size, config.dataset.batch_tokens, config.eval.batch_tokens
     plan = scene(config, (data, model), Sizes(config.dataset.n_edits, own.prompt, own.answer, *passes), goal)
-    short = config.model.dtype != "float32"  # passes through the model are in a shorter format
-    shortened = goal.shortened if short else 1.0
+    shortened = goal.shortened if _short(config) else 1.0
     rows: dict[str, dict[str, Any]] = {}
     seconds, most, refused = 0.0, 0.0, None
     try:
         for name, one in plan.programs():
             temporaries = one.temporary_bytes * (shortened if one.of_model else 1.0)
             most = max(most, one.needed_bytes - one.temporary_bytes + temporaries)
-            took = _seconds_at_peak(one, goal, short=short)
+            took = _seconds_at_peak(one, goal, short=_short(config))
             if name == "prefix" or name.startswith("shift"):
                 seconds += took
             elif name == "capture":
                 seconds += took * config.editor.iters
-            rows[name] = {
-                "passes": one.passes,
-                "temporary_gb": round(temporaries / 1e9, 3),
-                "output_gb": round(one.output_bytes / 1e9, 3),
-                "useful_tflop": round(one.useful_flop / 1e12, 3),
-                "compiled_tflop_per_device": None if one.flop is None else round(one.flop / 1e12, 3),
-                "seconds_at_peak": float(f"{took:.3g}"),
-                "collectives": one.collectives,
-            }
+            rows[name] = _row(one, temporaries, took)
     except ahead.TooLarge as error:
         refused = str(error)
     weights, memory = plan.weights_bytes * shortened, DEVICES[goal.kind].memory_gb
@@ -134,6 +125,24 @@ def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, goal: Ta
         "refused": refused,
         "seconds_per_edit_at_peak": None if refused else float(f"{seconds / config.dataset.n_edits:.3g}"),
         "programs": rows,
+    }
+
+
+def _short(config: ml_collections.ConfigDict) -> bool:
+    """Whether passes through the model are in a shorter format than float32."""
+    return config.model.dtype != "float32"
+
+
+def _row(one: Any, temporaries: float, seconds: float) -> dict[str, Any]:
+    """What there is to say of one program."""
+    return {
+        "passes": one.passes,
+        "temporary_gb": round(temporaries / 1e9, 3),
+        "output_gb": round(one.output_bytes / 1e9, 3),
+        "useful_tflop": round(one.useful_flop / 1e12, 3),
+        "compiled_tflop_per_device": None if one.flop is None else round(one.flop / 1e12, 3),
+        "seconds_at_peak": float(f"{seconds:.3g}"),
+        "collectives": one.collectives,
     }
 
 

@@ -113,7 +113,7 @@ def chosen(kind: str, count: int, *, cpu: bool) -> Target:
     device = DEVICES[kind]
     if device.compiler == "tpu":
         torus_of(count, device.axes)
-    if not cpu and _has(MODULES[device.compiler]):
+    if not cpu and has(MODULES[device.compiler]):
         return Target(kind, count, device.compiler)
     if not cpu:
         print(
@@ -164,7 +164,7 @@ def _gpu(kind: str) -> str:
     device_description_str: "{DEVICES[kind].name}" """
 
 
-def _has(module: str) -> bool:
+def has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

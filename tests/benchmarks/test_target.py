@@ -12,7 +12,7 @@ from benchmarks import peaks, target
 from emsedit_jax.errors import InputError
 from tests.run.tiny import MODEL, ROOT
 
-PLANS = all(map(target._has, target.MODULES.values()))
+PLANS = all(map(target.has, target.MODULES.values()))
 
 
 @pytest.mark.parametrize("kind", target.DEVICES)
@@ -51,7 +51,7 @@ def test_devices_that_there_are_not_are_refused(kind, count, words):
 
 @pytest.mark.parametrize(("kind", "compiler"), [("a100", "cuda"), ("v5p", "tpu")])
 def test_a_device_is_compiled_for_where_its_compiler_is_installed(kind, compiler, monkeypatch, capsys):
-    monkeypatch.setattr(target, "_has", lambda module: module == target.MODULES[compiler])
+    monkeypatch.setattr(target, "has", lambda module: module == target.MODULES[compiler])
     assert target.chosen(kind, 8, cpu=False) == target.Target(kind, 8, compiler)
     assert target.chosen(kind, 8, cpu=True).compiler == "cpu"
     assert capsys.readouterr().err == ""
@@ -59,7 +59,7 @@ def test_a_device_is_compiled_for_where_its_compiler_is_installed(kind, compiler
 
 @pytest.mark.parametrize("kind", ["h200", "v6e"])
 def test_stderr_is_told_what_to_install_where_cpus_are_compiled_for_instead(kind, monkeypatch, capsys):
-    monkeypatch.setattr(target, "_has", lambda _: False)
+    monkeypatch.setattr(target, "has", lambda _: False)
     assert target.chosen(kind, 8, cpu=False).compiler == "cpu"
     (line,) = capsys.readouterr().err.splitlines()
     assert kind in line

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 import signal
 
@@ -15,6 +14,7 @@ from emsedit_jax.meta import trajectory
 from emsedit_jax.run import cli, exam, examine, items, keeper, main
 from emsedit_jax.run.exam import Spoken
 from tests.run import tiny
+from tests.run.broken_off import counted, power_cut, same_run
 
 FURTHER = ("--config.eval.further", "--config.eval.generated=3", "--config.eval.fluency=2")
 CUE = Cue("asked", "answered")
@@ -192,64 +192,14 @@ def test_a_text_of_ones_own_is_read(tmp_path):
         exam.read_text(str(tmp_path / "missing.txt"))
 
 
-def ability_asked(folder):
-    """Flags of a run that asks ability along the way, with a curve after every second batch."""
-    asked = [f"--config.eval.ability_path={folder}", "--config.eval.ability_tasks=('sst2',)", "--config.eval.further"]
-    asked += ["--config.eval.generated=0", "--config.eval.fluency=0", "--config.eval.examples=0"]
-    along = ["--config.eval.glue_step=1", "--config.editor.full_curve", "--config.eval.curve_step=2"]
-    return [*asked, *along, "--config.num_seq=3", "--config.dataset.n_edits=2"]
-
-
-@pytest.fixture(scope="module")
-def able(tmp_path_factory, quick_compiles):
-    """A run that asks ability along the way; its task lies beside it."""
-    folder = tmp_path_factory.mktemp("able")
-    rows = [{"sentence": text, "label": m % 2} for m, text in enumerate(["bad", "good", "awful", "fine", "poor"])]
-    (folder / "sst2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tiny.train(folder / "run", *ability_asked(folder), editor="ultraedit")
-    return folder / "run"
-
-
-def test_ability_is_asked_before_during_and_after(able):
-    summary = tiny.read(able / "summary.json")
-    for row in ("unedited", "edited"):
-        found = {name: value for name, value in summary["scores"][row].items() if name.startswith("sst2.")}
-        assert list(found) == ["sst2.accuracy", "sst2.f1", "sst2.mcc"]
-        assert found["sst2.accuracy"] in (0, 20, 40, 60, 80, 100)
-        assert summary["items"][row]["sst2.f1"] == 5
-    assert [point["edits"] for point in summary["along"]["ability"]] == [2, 4]
-    rows = [row["ability"] for row in tiny.rows(able) if "ability" in row]
-    assert [{"edits": point["edits"]} | row for point, row in zip(summary["along"]["ability"], rows, strict=True)] == (
-        summary["along"]["ability"]
-    )
-
-
-def test_a_curve_is_drawn_after_every_so_many_batches_and_the_last(able):
-    summary = tiny.read(able / "summary.json")
-    points = summary["along"]["so_far"]
-    assert [point["edits"] for point in points] == [4, 6]
-    assert points[-1]["ES"] == summary["scores"]["edited"]["ES"]
-    assert ["so_far" in row for row in tiny.rows(able)] == [False, True, True]
-
-
-def test_ability_files_are_missed_before_a_model_is_loaded(tmp_path, capsys):
-    asked = [f"--config.eval.ability_path={tmp_path}", "--config.eval.further", "--config.model.name_or_path=nowhere"]
-    assert tiny.call(*tiny.flags(*asked)) == 2
-    assert "there is no sst2.jsonl" in capsys.readouterr().err
-
-
 # ---------------------------------------------------------------------------------------------- going on
 
 
 def interrupted(tmp_path, monkeypatch, where, name):
     """A run broken off at its first call of `name` in `where`, and begun again."""
-
-    def power_cut(*_, **__):
-        raise KeyboardInterrupt
-
     flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *FURTHER)
     with monkeypatch.context() as patch:
-        patch.setattr(where, name, power_cut)
+        counted(patch, where, name, 1, power_cut)
         assert tiny.call(*flags) == 130
     assert not (tmp_path / "run" / "summary.json").exists()
     assert tiny.call(*flags) == 0
@@ -278,34 +228,6 @@ def test_a_run_broken_off_goes_on_to_the_same_bits(asked, tmp_path, monkeypatch,
     assert not (folder / "stages").exists()
 
 
-def power_cut():
-    raise KeyboardInterrupt
-
-
-def counted(monkeypatch, where, name, at=0, then=power_cut):
-    """Calls `then` before the call number `at` of a function; gives the list in which calls are counted."""
-    original, calls = getattr(where, name), []
-
-    def one(*args, **kwargs):
-        calls.append(name)
-        if len(calls) == at:
-            then()
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(where, name, one)
-    return calls
-
-
-def same_run(mine, theirs):
-    """Whether two runs have found the same, to the last bit."""
-    one, other = (tiny.read(folder / "summary.json") for folder in (mine, theirs))
-    for part in ("scores", "intervals", "items", "edits", "digests", "examples", "along"):
-        assert one[part] == other[part]
-    assert tiny.rows(mine) == tiny.rows(theirs)
-    for file in ("scores.json", "edits.safetensors"):
-        assert (mine / file).read_bytes() == (theirs / file).read_bytes()
-
-
 def test_questions_of_a_sort_that_is_done_are_not_put_again(asked, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(keeper, "WORTH_S", 0.0)
     flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *FURTHER)
@@ -323,15 +245,3 @@ def test_questions_of_a_sort_that_is_done_are_not_put_again(asked, tmp_path, mon
     assert tiny.call(*flags) == 0
     assert (len(said), len(read), len(trained)) == (2, 2, 2)
     same_run(tmp_path / "run", asked)
-
-
-def test_a_run_broken_off_as_ability_is_asked_along_the_way_goes_on(able, tmp_path, monkeypatch):
-    more = [*ability_asked(able.parent), "--config.checkpoint.every=1"]
-    flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *more, editor="ultraedit")
-    with monkeypatch.context() as patch:
-        calls = counted(patch, examine, "ability", 3, power_cut)  # of the second batch
-        assert tiny.call(*flags) == cli.INTERRUPTED
-    calls = counted(monkeypatch, examine, "ability")
-    assert tiny.call(*flags) == 0
-    assert len(calls) == 2  # of that batch, and of the edited model
-    same_run(tmp_path / "run", able)
