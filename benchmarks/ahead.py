@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +44,8 @@ class Compiled(NamedTuple):
     passes: int  # how often it runs for an edit batch, in each step or loss
     of_model: bool  # in the model's dtype; else float32
     out: Any  # the outputs' shapes, with where they lie
+    steps: int = 1  # how many edit steps run it alike
+    waiting: tuple[int, ...] = ()  # edit steps that wait for their loss meanwhile (`Plan.waiting_bytes`)
 
 
 Programs = Iterator[tuple[str, Compiled]]
@@ -55,6 +57,7 @@ class Plan:
     def __init__(self, mesh: Mesh, editor: Editor, learning: Learning | None, sizes: Sizes, token_rule: str):
         self._mesh, self._config, self._editor, self._learning = mesh, editor.config, editor, learning
         self._state = self._placed(jax.eval_shape(lambda: trajectory.init(editor, 0, learning)), P())
+        self._kept: list[int] = []  # bytes that each network's edit step keeps until its loss
         with jax.set_mesh(mesh):
             parts = sharding.size(sharding.DATA)
             self._edits = batches.edit_passes(sizes, parts, token_rule)
@@ -96,6 +99,14 @@ class Plan:
         """Of networks, moments and gradients, on each device."""
         return _bytes_held(self._state)
 
+    def waiting_bytes(self, one: Compiled) -> int:
+        """Of rows and derivatives that steps keep for their loss, on each device; known once all are compiled."""
+        return sum(self._kept[min(step, len(self._kept) - 1)] for step in one.waiting) if self._kept else 0
+
+    def _waiting(self, steps: Iterable[int]) -> tuple[int, ...]:
+        """Those of the steps that wait for a loss: none where each has one of its own, or nothing is learnt."""
+        return tuple(steps) if self._learning is not None and not self._learning.a_loss_a_step else ()
+
     def programs(self, wanted: Sequence[str] = (*KINDS, "pull-back")) -> Programs:
         """Name and account of each program of the kinds wanted, compiled when asked for.
 
@@ -109,7 +120,7 @@ class Plan:
         passed = (params, self._deltas, below.out, batch)
         useful = flops.capture(*whole, count)
         captured = self._compile(capturing.capture, whole, passed, useful, times, beside=below.out)
-        yield "capture", captured
+        yield "capture", captured._replace(waiting=self._waiting(range(self._editor.iters - 1)))
         if "scoring" in wanted:
             yield "scoring", self._scoring(below.out)
         if "learning" in wanted and self._learning is not None:
@@ -119,9 +130,13 @@ class Plan:
             given = captured.out.keys, captured.out.grads, coefficients
             yield "solve", self._compile(_solves, (self._editor.sites,), given, 0.0, of_model=False)
         if "shift" in wanted:
-            for i in range(self._editor.iters if len(self._editor.specs) > 1 else 1):
-                teach = "pull-back" in wanted and self._learning is not None
-                yield from self._shift(i, captured.out, count.rows, teach)
+            iters, teach = self._editor.iters, "pull-back" in wanted and self._learning is not None
+            alike = iters if len(self._editor.specs) == 1 else 1  # one network, compiled as for the last step
+            for i in range(0, iters, alike):
+                last = i + alike - 1
+                for name, one in self._shift(i, captured.out, count.rows, teach):
+                    others = range(last) if "pull-back" not in name else (j for j in range(iters) if j != last)
+                    yield name, one._replace(steps=alike, waiting=self._waiting(others))
 
     def _scoring(self, below: jax.ShapeDtypeStruct) -> Compiled:
         """Its pass has a shape of its own; the hidden states below the edits lie as they do for an edit."""
@@ -138,14 +153,14 @@ class Plan:
         """The gradients of the loss, of paraphrases and unrelated prompts as long as the edits', and Adam's step."""
         whole, times = (self._config, self._editor.sites), len(self._edits)
         needed, after = (below, self._total), (self._deltas, below, batch, 1.0, self._total)
+        waiting = self._waiting(range(self._editor.iters)) or (0,)
         useful = flops.weight_gradient(*whole, count)
-        yield (
-            "meta gradient",
-            self._compile(gradient.add_equiv, whole, (self._params, *after), useful, times, beside=needed),
-        )
+        found = self._compile(gradient.add_equiv, whole, (self._params, *after), useful, times, beside=needed)
+        yield "meta gradient", found._replace(waiting=waiting)
         if learning.loc_coef:
             given, useful = (self._params, self._deltas, *after), flops.locality(*whole, count)
-            yield "locality", self._compile(gradient.add_locality, whole, given, useful, times, beside=needed)
+            found = self._compile(gradient.add_locality, whole, given, useful, times, beside=needed)
+            yield "locality", found._replace(waiting=waiting)
         given = self._state.thetas, self._state.opt_state, self._state.grads
         yield "optimiser", self._compile(gradient.adam_step, (learning.optimiser,), given, 0.0, of_model=False)
 
@@ -160,9 +175,10 @@ class Plan:
         kind = editor.sites, editor.method.rule, editor.structure(i)
         given = self._deltas, self._state.thetas[i], self._state.stats[i], trace
         useful, fixed = flops.shift(*kind, used), {"of_model": False, "beside": trace}
-        yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, **fixed)
+        yield f"shift, step {i + 1}", self._compile(learn_shift, kind, given, useful, **fixed, factors=True)
         if teach:
             taught = self._compile(learn_shift, kind, given, useful, **fixed, teach=True)
+            self._kept.append(_bytes_held((trace, taught.out.pull)))
             yield f"taught shift, step {i + 1}", taught
             back, useful = (taught.out.pull, self._total), flops.pull_back(*kind, used)
             done = self._compile(gradient.pull, (), back, useful, of_model=False, beside=(trace, back))
@@ -186,6 +202,7 @@ class Plan:
         done = self._compile(stream.solve_sums, kind, (theta, sums), solved, of_model=False, beside=sums)
         yield f"shift, step {i + 1}: solve", done
         if teach:
+            self._kept.append(_bytes_held((sums, self._deltas)))
             given = theta, sums.gram, self._deltas, self._deltas
             begun = self._compile(
                 stream.begin_pull_back, kind, given, solved, of_model=False, beside=(sums, self._deltas, self._deltas)

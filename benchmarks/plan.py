@@ -14,6 +14,10 @@ all the same, temporaries of passes through a model in bfloat16 are halved, and 
 compiler would take. `all` is what the networks, the weights, the edits before and after a batch, and the hungriest
 program take; a program that its compiler refuses for want of memory is `refused`, and those after it are left out.
 
+A program of a network that all edit steps share is compiled once, for so many `steps`. Rows and derivatives of the
+steps that wait for one loss after the last are counted beside what runs meanwhile. `run_with` names the flags by which
+a run has the mesh planned for: its own default is all devices along `data`.
+
 Of a program that runs in several `passes` over a batch, bytes, collectives (`benchmarks/collectives.py`) and
 `compiled_tflop_per_device` are those of one, the largest. `useful_tflop` is what the method needs for all of them,
 `seconds_at_peak` what the devices would take for their share of it at their published peak, in the model's dtype or in
@@ -91,25 +95,26 @@ def planned(config: ml_collections.ConfigDict, own: argparse.Namespace, goal: Ta
     plan = scene(config, (data, model), Sizes(config.dataset.n_edits, own.prompt, own.answer, *passes), goal)
     shortened = goal.shortened if _short(config) else 1.0
     rows: dict[str, dict[str, Any]] = {}
-    seconds, most, refused = 0.0, 0.0, None
+    needed: list[tuple[Any, float]] = []
+    seconds, refused = 0.0, None
     try:
         for name, one in plan.programs():
             temporaries = one.temporary_bytes * (shortened if one.of_model else 1.0)
-            most = max(most, one.needed_bytes - one.temporary_bytes + temporaries)
+            needed.append((one, one.needed_bytes - one.temporary_bytes + temporaries))
             took = _seconds_at_peak(one, goal, short=_short(config))
-            if name == "prefix" or name.startswith("shift"):
-                seconds += took
-            elif name == "capture":
-                seconds += took * config.editor.iters
             rows[name] = _row(one, temporaries, took)
+            if name.startswith(("prefix", "capture", "shift")):
+                seconds += took * (config.editor.iters if name == "capture" else one.steps)
     except ahead.TooLarge as error:
         refused = str(error)
+    most = max((alone + plan.waiting_bytes(one) for one, alone in needed), default=0.0)
     weights, memory = plan.weights_bytes * shortened, DEVICES[goal.kind].memory_gb
     held = weights + 2 * plan.deltas_bytes + plan.networks_bytes + most
     return {
         "model": config.model.name_or_path,
         "parameters": params.count(plan.config),
         "devices": f"{goal.count} x {goal.kind}, {data} x {model} (data x model)",
+        "run_with": f"--config.mesh.data={data} --config.mesh.model={model}",
         "compiled_for": goal.words,
         "compiled_in_s": round(time.monotonic() - started, 1),
         "not_divided": plan.undivided,
@@ -137,6 +142,7 @@ def _row(one: Any, temporaries: float, seconds: float) -> dict[str, Any]:
     """What there is to say of one program."""
     return {
         "passes": one.passes,
+        "steps": one.steps,
         "temporary_gb": round(temporaries / 1e9, 3),
         "output_gb": round(one.output_bytes / 1e9, 3),
         "useful_tflop": round(one.useful_flop / 1e12, 3),

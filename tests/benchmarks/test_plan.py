@@ -57,6 +57,12 @@ def planned(*more, devices=8):
     return plan.planned(config(*more), own, Target("h100", devices, "cpu"))
 
 
+def planned_for(editor, *more):
+    """On one H100."""
+    own = argparse.Namespace(prompt=8, answer=2)
+    return plan.planned(config(*more, editor=editor), own, Target("h100", 1, "cpu"))
+
+
 def config(*more, editor="emsedit"):
     flags = [f"--config={ROOT / 'configs/zsre_smollm2.py'}:editor={editor}", f"--config.model.name_or_path={MODEL}"]
     sites = "--config.model.edit_modules=('model.layers.{3..4}.mlp.gate_proj',)"
@@ -67,6 +73,7 @@ def test_a_plan_says_what_each_device_holds_and_whether_it_fits():
     found = planned("--config.mesh.data=2", "--config.mesh.model=4")
     json.dumps(found)
     assert found["devices"] == "8 x h100, 2 x 4 (data x model)"
+    assert found["run_with"] == "--config.mesh.data=2 --config.mesh.model=4"
     assert found["fits"]
     rest = {f"{name}, step {i}" for name in ("shift", "taught shift", "pull-back") for i in (1, 2)}
     assert set(found["programs"]) == {"prefix", "capture", "scoring", "meta gradient", "optimiser"} | rest
@@ -131,6 +138,34 @@ def test_rows_that_no_device_holds_together_are_planned_in_chunks(mesh):
     few = ("--config.editor.rows_at_once=16", "--config.dataset.batch_tokens=40", "--config.editor.iters=1")
     found = rows(*few, editor="emsedit", mesh=mesh, wanted=("shift", "pull-back"))
     assert [name.split(": ")[-1] for name in found] == ["prefix", "capture", "rows", "solve", "solve", "rows"]
+
+
+def test_edit_steps_that_wait_for_one_loss_are_held_beside_what_runs_meanwhile():
+    def waiting(iters):
+        given = config(f"--config.editor.iters={iters}")
+        found = plan.scene(given, (1, 1), Sizes(16, 8, 2), Target("h100", 1, "cpu"))
+        rows = dict(found.programs())
+        return {name: found.waiting_bytes(one) for name, one in rows.items()}
+
+    one, three = waiting(1), waiting(3)
+    kept = one["meta gradient"]
+    sites = edit_sites.resolve(plan.lm_config(config().model), list(config().model.edit_modules))
+    assert kept >= 4 * 16 * sum(len(group.layers) * (group.k + group.v) for group in sites)  # the rows of a step
+    assert [one[name] for name in ("capture", "taught shift, step 1", "pull-back, step 1")] == [0, 0, 0]
+    assert three["meta gradient"] > 2 * kept  # (later networks are of smaller rank)
+    assert three["taught shift, step 1"] == 0 < three["taught shift, step 2"] < three["taught shift, step 3"]
+    assert three["capture"] == three["taught shift, step 3"]
+    assert three["scoring"] == three["optimiser"] == 0
+
+
+def test_a_network_that_all_steps_share_is_compiled_once_and_its_time_counted_for_each():
+    found = [planned_for("malmen", f"--config.editor.iters={iters}") for iters in (1, 2)]
+    assert [one["programs"]["shift, step 1"]["steps"] for one in found] == [1, 2]
+    assert all("shift, step 2" not in one["programs"] for one in found)
+    once, twice = found
+    below = once["programs"]["prefix"]["seconds_at_peak"] / config().dataset.n_edits  # it runs once for all steps
+    both = [one["seconds_per_edit_at_peak"] - below for one in (once, twice)]
+    assert both[1] == pytest.approx(2 * both[0], rel=0.02)
 
 
 def test_a_program_that_its_compiler_refuses_does_not_fit(monkeypatch):
