@@ -181,3 +181,24 @@ def test_a_program_that_its_compiler_refuses_does_not_fit(monkeypatch):
     assert found["refused"] == "capture: RESOURCE_EXHAUSTED: Ran out of memory: used 20G of 15.75G hbm."
     assert not found["fits"]
     assert found["seconds_per_edit_at_peak"] is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("file", "more", "devices", "billions", "fits"),
+    [
+        ("zsre_llama.py", (), 8, 8.03, True),
+        ("zsre_gptj.py", (), 4, 6.05, True),
+        ("zsre_gemma.py", (), 8, 9.24, True),
+        ("zsre_llama.py", ("--config.model.name_or_path=meta-llama/Meta-Llama-3-70B-Instruct",), 8, 70.55, True),
+        ("zsre_llama.py", ("--config.model.name_or_path=meta-llama/Meta-Llama-3-70B-Instruct",), 1, 70.55, False),
+    ],
+)
+def test_models_known_by_name_are_planned_at_their_full_size(file, more, devices, billions, fits):
+    given = cli.read(["plan", *plan.with_paths([f"--config={ROOT / 'configs' / file}", *more])]).config
+    found = plan.planned(given, argparse.Namespace(prompt=16, answer=4), Target("h100", devices, "cpu"))
+    assert found["parameters"] == pytest.approx(1e9 * billions, rel=0.002)
+    assert (found["fits"], found["refused"]) == (fits, None)
+    assert found["gb_per_device"]["weights"] == pytest.approx(2 * billions / devices, rel=0.02)
+    assert {"scoring", "meta gradient", "optimiser", "pull-back, step 2"} <= set(found["programs"])
+    assert 0 < found["seconds_per_edit_at_peak"] < 0.02
