@@ -20,7 +20,7 @@ CHARSMAP = "precompiled_charsmap"  # the field, also of classes that have it by 
 _BLOCK = 256  # units of a node's children in the trie, one for each byte
 
 
-class _Wrong(ValueError):
+class _Wrong(Exception):
     """What is wrong with a map of characters."""
 
 

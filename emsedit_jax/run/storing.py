@@ -18,9 +18,7 @@ import numpy as np
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 
-MOST_BYTES = (
-    2**31
-)  # of a JSON file that is read again: facts with all their prompts are longer than what they came from
+MOST_BYTES = 2**31  # of a JSON file that is read: facts with all their prompts take more than what they came from
 SEAL = "sha256"  # the last field of a sealed JSON file
 
 
