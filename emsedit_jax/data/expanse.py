@@ -88,8 +88,9 @@ def _taken(array: Any) -> int:
     from pyarrow import types
 
     if types.is_dictionary(array.type):
-        lengths = compute.binary_length(array.dictionary).cast("int64")
-        return _VALUE * len(array) + (compute.sum(lengths.take(array.indices)).as_py() or 0)
+        lengths = compute.call_function("binary_length", [array.dictionary]).cast("int64")
+        total = compute.call_function("sum", [lengths.take(array.indices)])
+        return _VALUE * len(array) + (total.as_py() or 0)
     if types.is_struct(array.type):
         return sum(map(_taken, array.flatten()))
     if types.is_map(array.type):
