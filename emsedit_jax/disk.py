@@ -9,8 +9,10 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -46,6 +48,30 @@ def told(deed: str, path: Path, remedy: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:  # (safetensors wraps what the disk says)
         why = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"cannot {deed} {path}: {why}; {remedy}.") from error
+
+
+@contextlib.contextmanager
+def regular(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a regular file to be read: others, as devices and pipes are, need have no end. Raises OSError."""
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file, but a device or pipe")
+        yield file
+
+
+def content(path: str | Path, most: int) -> bytes:
+    """The bytes of a regular file that has at most so many. Raises OSError, whose `strerror` says what is wrong."""
+    with regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        found = file.read(most + 1) if size <= most else b""  # (some systems' files have no size, but bytes)
+        if size > most or len(found) > most:
+            raise OSError(errno.EFBIG, f"it is longer than any such file ({most:,} bytes)")
+        return found
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens without waiting for whoever writes into a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_free(target: Path) -> None:

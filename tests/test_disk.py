@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all, and the sums that exports carry."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,3 +42,26 @@ def test_the_folder_of_a_living_export_stays(tmp_path):
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
         shutil.rmtree(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_of_a_file_no_more_is_read_than_it_may_have(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert disk.content(path, 5) == b"12345"
+    with pytest.raises(OSError, match=r"longer than any such file \(4 bytes\)"):
+        disk.content(path, 4)
+
+
+def test_of_a_file_that_tells_no_size_no_more_is_read_either():
+    assert disk.content("/proc/self/cmdline", 2**20)
+    with pytest.raises(OSError, match=r"longer than any such file \(1 bytes\)"):
+        disk.content("/proc/self/cmdline", 1)
+
+
+def test_what_need_have_no_end_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: opened as files are it would wait
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(OSError, match="no regular file, but a device or pipe"):
+            disk.content(path, 2**20)
+    with pytest.raises(IsADirectoryError):
+        disk.content(tmp_path, 2**20)

@@ -17,7 +17,7 @@ MAY_IMPORT = {  # room -> the rooms it may import besides itself
     "types": frozenset({"errors"}),
     "disk": frozenset({"errors"}),
     "sharding": BASE,
-    "data": BASE,
+    "data": BASE | {"disk"},
     "lm": DEVICES | {"disk"},
     "edit": DEVICES | {"lm"},
     "measure": DEVICES | {"lm", "data", "edit"},

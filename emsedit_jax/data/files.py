@@ -1,8 +1,8 @@
 """Where rows come from: a local file of JSON, JSON lines, CSV or Parquet, or a data set of the Hugging Face hub.
 
 A row that cannot be told from its file stands among the others as the `RowFault` that says why; a file that cannot be
-told into rows is an InputError. Files of text have no greatest length, as data sets have none: nothing that one says
-takes more memory than a fixed multiple of its own bytes. Parquet, which is packed, is unpacked by pieces first.
+told into rows is an InputError. Nothing that a file of text says takes more memory than a fixed multiple of its own
+bytes, which are at most `MOST_BYTES`. Parquet, which is packed, is unpacked by pieces first.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emsedit_jax import disk
 from emsedit_jax.data import tables
 from emsedit_jax.data.cues import Role
 from emsedit_jax.data.easyedit import parallel
 from emsedit_jax.data.fields import RowFault, hint, kind
 from emsedit_jax.errors import InputError, near
 
+MOST_BYTES = 2**30  # of a text: published data sets have tens of millions, and rows take several times as much memory
 _MARKS = {  # what a text in another encoding begins with -> the encoding; the longer mark first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -49,7 +51,7 @@ def read(path: str | Path, forms: Sequence[str], role: Role) -> Rows:
     if tables.is_hub(path):
         found = Rows(*tables.hub_rows(str(path), role))
     elif Path(path).suffix.lower() == ".parquet":
-        found = Rows(Path(path).name, tables.parquet_rows(path, _bytes(Path(path), 4)))
+        found = Rows(Path(path).name, tables.parquet_rows(path, _bytes(Path(path), lambda: _magic(path))))
     else:
         parse = FORMS[_form(Path(path), forms)]
         found = Rows(Path(path).name, _parsed(path, parse))
@@ -70,7 +72,7 @@ def _form(path: Path, forms: Sequence[str]) -> str:
 
 def _parsed(path: str | Path, parse: Callable[[str], list[Any]]) -> list[Any]:
     try:
-        return parse(_bytes(Path(path)).decode().removeprefix("\ufeff"))
+        return parse(_bytes(Path(path), lambda: disk.content(path, MOST_BYTES)).decode().removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {_foreign(error)}.") from None
     except json.JSONDecodeError as error:
@@ -90,11 +92,15 @@ def _foreign(error: UnicodeDecodeError) -> str:
     return f"{fault}. Save the file as UTF-8, for instance: iconv -f {name or 'latin1'} -t utf-8 OLD > NEW"
 
 
-def _bytes(path: Path, count: int = -1) -> bytes:
-    """The file's first `count` bytes, or all. Raises: InputError."""
+def _magic(path: str | Path) -> bytes:
+    with disk.regular(path) as file:
+        return file.read(4)
+
+
+def _bytes(path: Path, read: Callable[[], bytes]) -> bytes:
+    """What is read of the file. Raises: InputError."""
     try:
-        with path.open("rb") as file:
-            return file.read(count)
+        return read()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file{_beside(path)}; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emsedit_jax.data import expanse
 from emsedit_jax.data.cues import Role
 from emsedit_jax.data.fields import RowFault
 from emsedit_jax.errors import InputError, near
@@ -23,9 +24,6 @@ USAGE = "hf:org/name, hf:org/name:split or hf:org/name/config:split"
 # the first there is; what is trained on is evaluated with only where it is named
 _SPLITS: dict[Role, tuple[str, ...]] = {"train": ("train",), "eval": ("validation", "test")}
 _PURPOSE: dict[Role, str] = {"train": "to train on", "eval": "to evaluate with"}
-_PARQUET = b"PAR1"  # what such a file begins with
-_EXPANSE, _SPARE = 100, 2**28  # bytes that a byte of such a file may stand for, and that any file may take
-_PIECE, _ROW = 1024, 64  # rows unpacked at a time, and the least that one counts for, in bytes
 _LONGEST = 300  # characters of a message of the library: some hold whole schemas
 
 
@@ -83,7 +81,11 @@ def hub_rows(words: str, role: Role) -> tuple[str, TableRows]:
     place = parse_place(words)
     with _quietly():
         try:
+            if Path(place.repo).is_dir():
+                expanse.check_folder(Path(place.repo))
             found = datasets.load_dataset(place.repo, place.config)
+        except InputError:
+            raise
         except Exception as error:  # whatever it raises, of whichever of its libraries, is about what was asked for
             raise InputError(
                 f"{words}: the data set cannot be had ({_why(error)}). Check its name and the connection, or give its "
@@ -107,28 +109,16 @@ def parquet_rows(path: str | Path, magic: bytes) -> TableRows:
     """The rows of a Parquet file that begins with `magic`. Raises: InputError where it is none."""
     import datasets  # as above
 
-    if magic != _PARQUET:
+    if magic != expanse.PARQUET:
         raise InputError(f"{path}: it is no Parquet file. Correct the suffix, or fetch the file again.")
     with _quietly(), tempfile.TemporaryDirectory() as cache:
         try:
-            _check_expanse(Path(path))
+            expanse.check_parquet(Path(path))
             return TableRows(datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True))
         except InputError:
             raise
         except Exception as error:  # as above
             raise InputError(f"{path}: the file cannot be read ({_why(error)}). Fetch it again.") from error
-
-
-def _check_expanse(path: Path) -> None:
-    """Unpacks the file piece by piece. Raises: InputError where that is out of proportion to its size."""
-    import pyarrow.parquet  # as above
-
-    most, found = _SPARE + _EXPANSE * path.stat().st_size, 0
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for piece in file.iter_batches(batch_size=_PIECE):
-            found += piece.nbytes + _ROW * piece.num_rows
-            if found > most:
-                raise InputError(f"{path}: its rows take more than {most:,} bytes, unlike any text. Fetch it again.")
 
 
 def _why(error: BaseException) -> str:

@@ -17,13 +17,14 @@ from jaxtyping import Array, Float, Int
 
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError, near
-from emsedit_jax.lm import assets, decoder, hf, json_files
+from emsedit_jax.lm import assets, decoder, hf, tokenizer_bounds
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import read_folder
 from emsedit_jax.lm.generate import Sampling, continuations
 from emsedit_jax.lm.params import Params
 from emsedit_jax.types import Deltas, Sites
 
+_TRIAL = ("The capital of France is Paris, 1950.", "  caf\u00e9\n\u6771\u4eac \ufb01")  # words, figures, other scripts
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -111,7 +112,10 @@ def load_lm(
 
 
 def load_tokenizer(folder: pathlib.Path) -> Any:
-    """The folder's own fast tokenizer; no code from the folder is run."""
+    """The folder's own fast tokenizer, tried once; no code from the folder is run.
+
+    Raises InputError for whatever is wrong with its files.
+    """
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -121,11 +125,22 @@ def load_tokenizer(folder: pathlib.Path) -> Any:
         raise InputError(
             f"{folder} has no tokenizer.json; save the fast tokenizer there (transformers: save_pretrained)."
         )
-    json_files.check_sizes(folder)
+    tokenizer_bounds.check(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the library raises many kinds; all mean the same to the user
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _try(tokenizer)
+        return tokenizer
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:  # many kinds, all the same to the user; panics of its Rust are no Exceptions
         why = (str(error).strip().splitlines() or [""])[0]
         if "trust_remote_code" in str(error):
             why = "it comes as code of its own, which is never run; save a plain fast tokenizer in its place"
         raise InputError(f"{folder}: the tokenizer cannot be loaded ({type(error).__name__}: {why}).") from error
+
+
+def _try(tokenizer: Any) -> None:
+    """Some of what may be wrong with a tokenizer is only seen once it cuts a text."""
+    for specials in (True, False):
+        found = tokenizer(list(_TRIAL), add_special_tokens=specials)["input_ids"]
+        tokenizer.decode(found[0], skip_special_tokens=specials)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
+from emsedit_jax import disk
 from emsedit_jax.data import embedded
 from emsedit_jax.data.ability import AbilityPlan, check_present, plan_ability
 from emsedit_jax.data.batching import EditPlan
@@ -20,6 +21,7 @@ from emsedit_jax.measure.contest import ContestPlan, plan_contest
 from emsedit_jax.run.facts import drawn
 from emsedit_jax.run.prepare import Prepared, say
 
+MOST_TEXT = 2**26  # bytes of a running text: ten million words or so, which are all read before and after editing
 WINDOW, READ_AT_ONCE = 128, 512  # tokens of running text that are read together, and of a pass: each has its logits
 
 
@@ -177,8 +179,8 @@ def _ability(run: Prepared) -> AbilityPlan:
 def read_text(path: str) -> str:
     """The file's text. Raises InputError where it cannot be read as UTF-8."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
+        text = disk.content(path, MOST_TEXT).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"--config.eval.text_path={path}: {(error.strerror or str(error)).lower()}.") from None
     except UnicodeDecodeError as error:

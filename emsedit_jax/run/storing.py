@@ -18,6 +18,7 @@ import numpy as np
 from emsedit_jax import disk
 from emsedit_jax.errors import InputError
 
+MOST_BYTES = 2**31  # of a JSON file that is read: facts with all their prompts take more than what they came from
 SEAL = "sha256"  # the last field of a sealed JSON file
 
 
@@ -83,7 +84,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         InputError: the file is missing, is none of these, or its content changed since it was written.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(disk.content(path, MOST_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = str(getattr(error, "strerror", None) or error).lower()
         raise InputError(f"cannot read {path}: {why}; {remedy}.") from None

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,19 @@ def test_lines_where_one_list_is_wanted(put):
 def test_a_path_that_no_file_can_have(tmp_path):
     with refused("the file cannot be read (embedded null byte). Check the path."):
         rows(f"{tmp_path}/a\0.jsonl")
+
+
+def test_what_is_longer_than_any_text_or_need_have_no_end_is_refused(put, tmp_path, monkeypatch):
+    path = put('{"prompt": "p"}', "f.jsonl")
+    monkeypatch.setattr(files, "MOST_BYTES", path.stat().st_size)
+    assert rows(path) == [{"prompt": "p"}]
+    monkeypatch.setattr(files, "MOST_BYTES", path.stat().st_size - 1)
+    with refused(f"{path}: the file cannot be read (it is longer than any such file (14 bytes))"):
+        rows(path)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with refused(f"{path}: the file cannot be read (it is no regular file, but a device or pipe). Check the path."):
+            rows(path, ("json",))
 
 
 # ---------------------------------------------------------------------------------------------- tables

@@ -1,4 +1,7 @@
+import gzip
 import json
+import os
+import zipfile
 
 import datasets
 import pytest
@@ -204,14 +207,25 @@ def test_what_is_no_parquet_file_is_refused(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_parquet_file_that_unpacks_to_far_more_than_itself_is_refused(tmp_path, monkeypatch):
-    path, rows = tmp_path / "facts.parquet", [{"prompt": "p" * 1000, "answer": "a"}] * 5000
-    datasets.Dataset.from_list(rows).to_parquet(path)
-    assert len(load("facts", path, role="eval")) == 5000
-    monkeypatch.setattr(tables, "_SPARE", 2**20)
-    assert path.stat().st_size < 20_000
-    with refused(f"{path}: its rows take more than", "unlike any text"):
-        load("facts", path, role="eval")
+@pytest.mark.parametrize("name", ["test.jsonl.gz", "test.jsonl", "deep/test.zip"])
+def test_an_archive_in_a_folder_is_refused_whatever_its_name(folder, tmp_path, name):
+    path = folder(test=[FACT])
+    archive = tmp_path / "mine" / name
+    archive.parent.mkdir(exist_ok=True)
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("test.jsonl", json.dumps(FACT))
+    else:
+        archive.write_bytes(gzip.compress(json.dumps(FACT).encode()))
+    with refused(f"{archive}: it is an archive (", "Unpack it, and take it out of the folder."):
+        prompts(path)
+
+
+def test_a_pipe_in_a_folder_is_refused(folder, tmp_path):
+    path = folder(test=[FACT])
+    os.mkfifo(tmp_path / "mine" / "more.jsonl")
+    with refused("more.jsonl: it is no regular file, but a device or pipe"):
+        prompts(path)
 
 
 def test_a_local_path_is_no_name_of_the_hub(tmp_path):

@@ -21,9 +21,10 @@ from emsedit_jax.data import records
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import families, gguf_files, hf
 from emsedit_jax.lm.identity import Identity
+from emsedit_jax.lm.model import load_tokenizer
 from emsedit_jax.run import arrays, cli, ledger, ledger_files
 from emsedit_jax.types import SiteGroup
-from tests.lm import tiny_gguf
+from tests.lm import tiny_folder, tiny_gguf
 from tests.run import tiny
 
 ROWS = json.loads((tiny.DATA / "zsre_eval.json").read_text())[:3]
@@ -82,6 +83,12 @@ def _index(folder: Path) -> Reader:
         weight_map = dict.fromkeys(file.keys(), "model-1.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return _file(folder / "model.safetensors.index.json", lambda: hf.stored_dtype(folder))
+
+
+def _tokenizer(folder: Path) -> Reader:
+    tiny_folder.write_tokenizer(folder)
+    tiny_folder.change_tokenizer(folder, normalizer=tiny_folder.precompiled(tiny_folder.charsmap()))
+    return _file(folder / "tokenizer.json", lambda: load_tokenizer(folder))
 
 
 def _gguf(folder: Path) -> Reader:
@@ -148,6 +155,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {  # each takes an empty folder
     "model.safetensors": _weights,
     "config.json": _parameters,
     "model.safetensors.index.json": _index,
+    "tokenizer.json": _tokenizer,
     "model.gguf": _gguf,
     "edits.safetensors": _arrays,
     "ledger.jsonl": _ledger,

@@ -63,10 +63,17 @@ def test_a_folder_without_a_tokenizer(tmp_path):
         load_lm(write(tmp_path, tensors()))
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"model": {"type": "Unheard"}}'])
-def test_a_broken_tokenizer_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "tokenizer.json cannot be read as JSON"),
+        ("{", "tokenizer.json cannot be read as JSON"),
+        ('{"model": {"type": "Unheard"}}', "tokenizer cannot be loaded"),
+    ],
+)
+def test_a_broken_tokenizer_is_named(tmp_path, content, says):
     (tmp_path / "tokenizer.json").write_text(content)
-    with refused(str(tmp_path), "tokenizer cannot be loaded"):
+    with refused(str(tmp_path), says):
         load_tokenizer(tmp_path)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,3 +67,27 @@ def write_tokenizer(folder: Path) -> None:
     bare = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
     bare.save(str(folder / "tokenizer.json"))
+
+
+def charsmap(root: int = 1, leaf: int = 0, texts: bytes = b"q\0") -> bytes:
+    """SentencePiece's map of characters with one entry, Q to q.
+
+    Args:
+      root: the offset of the trie's root; the entry stands where it leads to with 1.
+      leaf: where the entry's text begins.
+    """
+    units = np.zeros(256, "<u4")
+    units[0], units[1 ^ ord("Q")] = root << 10, 2 << 10 | 1 << 8 | ord("Q")
+    units[1 ^ ord("Q") ^ 2] = 1 << 31 | leaf
+    return units.nbytes.to_bytes(4, "little") + units.tobytes() + texts
+
+
+def change_tokenizer(folder: Path, **fields: Any) -> None:
+    """Puts other fields into the folder's tokenizer.json."""
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def precompiled(content: bytes) -> dict[str, str]:
+    """The normaliser of a tokenizer.json that has this map of characters."""
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode()}

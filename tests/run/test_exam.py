@@ -192,6 +192,17 @@ def test_a_text_of_ones_own_is_read(tmp_path):
         exam.read_text(str(tmp_path / "missing.txt"))
 
 
+def test_a_text_that_is_too_long_or_need_have_no_end_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"a\r\nb\rc\n")
+    assert exam.read_text(str(path)) == "a\nb\nc\n"
+    monkeypatch.setattr(exam, "MOST_TEXT", 4)
+    with pytest.raises(InputError, match=r"text.txt: it is longer than any such file \(4 bytes\)"):
+        exam.read_text(str(path))
+    with pytest.raises(InputError, match=r"/dev/zero: it is no regular file, but a device or pipe"):
+        exam.read_text("/dev/zero")
+
+
 # ---------------------------------------------------------------------------------------------- going on
 
 

@@ -2,10 +2,12 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from emsedit_jax.run import rows, storing, together
+from tests.refusals import refused
 
 
 @pytest.fixture
@@ -47,3 +49,14 @@ def test_rows(tmp_path, synced):
     assert rows.settled(tmp_path / "metrics.jsonl") == len('{"a": 1}\n')
     assert [kind for kind, _ in seen] == ["file", "folder"]
     assert rows.settled(tmp_path / "missing.jsonl") == 0
+
+
+def test_what_is_too_long_or_need_have_no_end_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    storing.write_json(path, {"a": 1})
+    assert storing.read_json(path, "") == {"a": 1}
+    monkeypatch.setattr(storing, "MOST_BYTES", path.stat().st_size - 1)
+    with refused(f"cannot read {path}: it is longer than any such file", "name another"):
+        storing.read_json(path, "name another")
+    with refused("cannot read /dev/zero: it is no regular file, but a device or pipe; name another."):
+        storing.read_json(Path("/dev/zero"), "name another")
