@@ -139,6 +139,7 @@ def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
     """A new ledger with the batches in force of both, the first one's first, and the edits that they make together.
 
     Batches whose files were dropped are one change.
+
     Raises InputError where the two are of different models or sites, or a file is damaged.
     """
     book.check_base(other, one.base)

@@ -1,8 +1,8 @@
 """The ledger of a run's edits: a line a record, each with the hash of the one before, and a file of factors a batch.
 
 `edits/ledger.jsonl` says which facts were written when, what they scored and which file holds the weight change.
-Nothing in it is ever changed: undoing is a record of its own, and which files go is said before they do. A line that is damaged ends what can be believed; what
-stands before it is used, and what is lost is told.
+Nothing in it is ever changed: undoing is a record of its own, and which files go is said before they do. A line that is
+damaged ends what can be believed; what stands before it is used, and what is lost is told.
 """
 
 from __future__ import annotations
