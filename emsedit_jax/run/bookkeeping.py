@@ -15,6 +15,7 @@ from emsedit_jax.lm.identity import Identity
 from emsedit_jax.run import ledger as book
 from emsedit_jax.run import ledger_files as files
 from emsedit_jax.run.ledger_lines import NO_LEDGER, Mark, mark
+from emsedit_jax.run.prepare import say
 from emsedit_jax.types import Deltas, Sites
 
 
@@ -29,8 +30,24 @@ def lacks(path: Path, there: Mark) -> str:
         return found.lost or f"{path / book.NAME} has {len(records)} records of {there.records}"
     if mark(records) != there:
         return f"{path / book.NAME} is not the ledger that this run wrote"
-    gone = [path / record.file for record in records if not _is_whole(path / record.file, record.bytes)]
+    last = found.dropped()  # by any record: one behind them may have been written before a program died
+    bad = 0 < last <= len(records) and files.load_snapshot(found, records[last - 1]) is None
+    needed = records if bad else records[last:]
+    gone = [path / record.file for record in needed if not _is_whole(path / record.file, record.bytes)]
+    if gone and bad:
+        return f"{path / files.snapshot_of(last)}, which the files of earlier batches went for, is damaged"
     return f"{gone[0]} is gone, or cut off" if gone else ""
+
+
+def drop(path: Path) -> None:
+    """Removes the files that the ledger of a finished stage says go. Raises InputError where the disk refuses."""
+    if sharding.is_first():
+        _drop(book.read(path), None)
+
+
+def _drop(found: book.Ledger, at: int | None) -> None:
+    if wrong := files.drop(found, at):
+        say("warning", wrong)
 
 
 def _is_whole(file: Path, size: int) -> bool:
@@ -40,9 +57,15 @@ def _is_whole(file: Path, size: int) -> bool:
 class Bookkeeper:
     """The ledger of a run in its making; the first process writes, all must call alike."""
 
-    def __init__(self, path: Path, base: Identity, sites: Sites, snapshot_every: int):
-        """`snapshot_every`: batches between two snapshots of all edits; 0: none."""
-        self._path, self._base, self._sites, self._every = path, base, sites, snapshot_every
+    def __init__(self, path: Path, base: Identity, sites: Sites, snapshot_every: int, history: int = 0):
+        """
+        Args:
+          snapshot_every: batches between two snapshots of all edits; 0: none.
+          history: the last batches whose own files stay, at least; 0: those of all do.
+        """
+        self._path, self._base, self._sites = path, base, sites
+        self._every, self._history = snapshot_every, history
+        self._saved = 0  # batches that the run goes on behind, if it is broken off and its last checkpoint damaged
         self._pool = ThreadPoolExecutor(1)
         self._waiting: Future | None = None
         self._ledger: book.Ledger | None = None
@@ -57,9 +80,19 @@ class Bookkeeper:
         if not done:
             self._ledger = book.create(self._path, self._base, self._sites)
             return
-        self._ledger = book.read(self._path)
+        self._ledger, self._saved = book.read(self._path), done
         book.check_base(self._ledger, self._base)
         book.cut(self._ledger, done)
+
+    def saved(self, done: int) -> None:
+        """A checkpoint of so many batches is sealed.
+
+        What records up to the one before it say that goes is removed: those behind may yet be cut, and written again,
+        and would not be there to tell what is missing.
+        """
+        if self._ledger is not None:
+            _drop(self._ledger, self._saved)
+            self._saved = done
 
     def mark(self) -> Mark:
         """Where the ledger stands, once all of it is on the disk; in the first process alone."""
@@ -94,8 +127,12 @@ class Bookkeeper:
     ) -> None:
         name = files.name_of(number)
         digest = files.write(self._path / name, steps)
-        snapshot = "" if whole is None else files.write_dense(self._path / files.snapshot_of(number), whole)
-        ledger.append(book.EDIT, rows, scores, name, digest, snapshot)
+        if whole is None:
+            ledger.append(book.EDIT, rows, scores, name, digest)
+            return
+        snapshot = files.write_dense(self._path / files.snapshot_of(number), whole)
+        last = max(number - self._history, 0) // self._every * self._every if self._history else 0
+        ledger.append(book.EDIT, rows, scores, name, digest, snapshot, dropped=last)
 
     def flush(self) -> None:
         """Waits until all of it is on the disk. Raises InputError where it could not be written."""
@@ -108,7 +145,8 @@ class Bookkeeper:
         there = self.mark()
         if self._ledger is None:
             return {}
-        return {"batches": there.records, "bytes": self._ledger.file_bytes, "content": there.content}
+        going = sum(path.stat().st_size for path in files.dropped(self._ledger))  # once the stage is over
+        return {"batches": there.records, "bytes": self._ledger.file_bytes - going, "content": there.content}
 
     def close(self) -> None:
         """Lets go of the thread, once what it has begun is written."""

@@ -11,7 +11,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
-from emsedit_jax.run import arrays, edits, exam, examine, history, ledger, networks, scoring
+from emsedit_jax.run import arrays, bookkeeping, edits, exam, examine, history, ledger, networks, scoring
 from emsedit_jax.run import keeper as keeping
 from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.clock import PhaseClock
@@ -139,7 +139,10 @@ def edited(
             "digests": made.digests,
         }
 
-    return stages.reach("edits", make, plain, back, odd=functools.partial(lost_ledger, folder.ledger))
+    found = stages.reach("edits", make, plain, back, odd=functools.partial(lost_ledger, folder.ledger))
+    if run.config.ledger.keep and run.config.ledger.history:  # now that no record is cut any more
+        bookkeeping.drop(folder.ledger)
+    return found
 
 
 def _reread(run: Prepared, folder: Workdir, digests: dict[str, str]) -> Deltas:
@@ -167,7 +170,8 @@ def _reread(run: Prepared, folder: Workdir, digests: dict[str, str]) -> Deltas:
 def bookkeeper(run: Prepared, folder: Workdir) -> Iterator[Bookkeeper | None]:
     """Who writes the run's ledger, if it is to have one."""
     given = run.config.ledger
-    books = Bookkeeper(folder.ledger, run.base, run.editor.sites, given.snapshot_every) if given.keep else None
+    wanted = folder.ledger, run.base, run.editor.sites, given.snapshot_every, given.history
+    books = Bookkeeper(*wanted) if given.keep else None
     try:
         yield books
     finally:

@@ -23,6 +23,7 @@ def config(editor: str = "emsedit", iters: int = 0, *, batch: bool = False) -> m
     found.ledger = ml_collections.ConfigDict()
     found.ledger.keep = True  # every batch's facts and weight change, in the workdir's edits/
     found.ledger.snapshot_every = 100  # batches between two copies of all edits, where going back begins; 0: none
+    found.ledger.history = 0  # last batches that can be taken back, at least; files before go for a copy; 0: all
 
     found.dataset = ml_collections.ConfigDict()
     found.dataset.name = "worldfacts"

@@ -107,6 +107,8 @@ def edit(
                 there = books.mark() if books is not None else NO_LEDGER
                 arrays = checkpoint.flat(deltas=now.deltas, stats=now.state.stats)
                 keeper.save(arrays, {"done": now.done, "ledger": there._asdict(), **more()})
+                if books is not None:
+                    books.saved(now.done)
     run.prefixes.forget("edit")
     return now
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,14 +38,26 @@ def add(sites: Sites, deltas: Deltas, steps: files.Steps) -> Deltas:
 def deltas(found: Ledger, at: int | None = None) -> Deltas:
     """The edits in force after so many records, all by default; to the last bit those of the run at that point.
 
-    Begins with the last snapshot of the same batches. Raises InputError where a file that is needed is damaged.
+    Begins with the last snapshot of the same batches. Raises InputError where a file that is needed is damaged, or was
+    dropped.
     """
-    records = found.active(at)
+    records, last = found.active(at), found.dropped()
     start, now = _snapshot(found, records, len(found.records) if at is None else at)
     for record in records[start:]:
+        if record.number <= last and not (found.path / record.file).exists():
+            raise InputError(_missing(found, last if at is None else at))
         steps = files.load(found, record)  # which fits the sites: those of a forged header are not made room for
         now = add(found.sites, nothing(found) if now is None else now, steps)
     return nothing(found) if now is None else now
+
+
+def _missing(found: Ledger, at: int) -> str:
+    """What to say where the edits after so many records need files that were dropped."""
+    last = found.dropped()
+    if at < last:
+        return f"{found.path} goes back to batch {last} at most: files of batches before were dropped (ledger.history)."
+    lost = f"{found.path / files.snapshot_of(last)}, which batches 1-{last} were dropped for, is damaged"
+    return f"{lost}: none can be taken back; the folder's edits.safetensors, where it is whole, has what is in force."
 
 
 def nothing(found: Ledger) -> Deltas:
@@ -78,13 +90,16 @@ def _snapshot(found: Ledger, records: Sequence[Record], at: int) -> tuple[int, D
 def undo(found: Ledger, numbers: Collection[int]) -> tuple[Deltas, Callable[[], None]]:
     """(the edits without those batches, what writes it down): nothing is written where a file is damaged.
 
-    Raises InputError for numbers that are no batches in force.
+    Raises InputError for numbers that are no batches in force, and for those whose files were dropped.
     """
     known = {record.number for record in found.active()}
     odd = sorted(set(numbers) - known)
     if odd or not numbers:
         words = f"there is no batch {odd[0]} in force" if odd else "no batch is named"
         raise InputError(f"{found.path}: {words}; those in force are {spans(sorted(known)) or 'none'}.")
+    if min(numbers) <= found.dropped():
+        words = f"batch {min(numbers)} can no more be taken back, its file was dropped (ledger.history)"
+        raise InputError(f"{found.path}: {words}; batches from {found.dropped() + 1} on can.")
     planned = dataclasses.replace(found, records=[*found.records, undoing(found, numbers)])
     return deltas(planned), lambda: _write(found, numbers)
 
@@ -123,6 +138,8 @@ def _about(row: Mapping[str, Any]) -> str:
 def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
     """A new ledger with the batches in force of both, the first one's first, and the edits that they make together.
 
+    Batches whose files were dropped are one change.
+
     Raises InputError where the two are of different models or sites, or a file is damaged.
     """
     book.check_base(other, one.base)
@@ -131,13 +148,35 @@ def merged(one: Ledger, other: Ledger, to: Path) -> tuple[Ledger, Deltas]:
         raise InputError(f"{both} hold edits of different layers: only those of the same can be merged.")
     made, now = book.create(to, one.base, one.sites), nothing(one)
     for source in (one, other):
-        for record in source.active():
-            steps = files.load(source, record)
+        for part in _parts(source):
             name = files.name_of(len(made.records) + 1)
-            digest = files.write(to / name, steps)
-            made.append(record.kind, record.rows, record.scores, name, digest)
-            now = add(made.sites, now, steps)
+            digest = files.write(to / name, part.steps)
+            made.append(part.kind, part.rows, part.scores, name, digest)
+            now = add(made.sites, now, part.steps)
     return made, now
+
+
+class _Part(NamedTuple):
+    """A batch, or those that were dropped."""
+
+    kind: str
+    rows: Sequence[Mapping[str, Any]]
+    scores: Mapping[str, Any]
+    steps: files.Steps
+
+
+def _parts(found: Ledger) -> Iterator[_Part]:
+    """The batches in force. Raises InputError where a file is damaged."""
+    last = found.dropped()
+    old = [record for record in found.active() if record.number <= last]
+    if old:
+        whole = files.load_snapshot(found, found.records[last - 1])
+        if whole is None:
+            raise InputError(_missing(found, last))
+        yield _Part(book.DENSE, [row for record in old for row in record.rows], {}, [whole])
+    for record in found.active():
+        if record.number > last:
+            yield _Part(record.kind, record.rows, record.scores, files.load(found, record))
 
 
 def compacted(found: Ledger, to: Path) -> tuple[Ledger, Deltas]:

@@ -1,8 +1,8 @@
 """The ledger of a run's edits: a line a record, each with the hash of the one before, and a file of factors a batch.
 
 `edits/ledger.jsonl` says which facts were written when, what they scored and which file holds the weight change.
-Nothing in it is ever changed: undoing is a record of its own. A line that is damaged ends what can be believed; what
-stands before it is used, and what is lost is told.
+Nothing in it is ever changed: undoing is a record of its own, and which files go is said before they do. A line that is
+damaged ends what can be believed; what stands before it is used, and what is lost is told.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Ledger:
         digest: str = "",
         snapshot: str = "",
         undone: Sequence[int] = (),
+        dropped: int = 0,
     ) -> Record:
         """Adds a record and waits until the disk has it. Raises InputError where it cannot be written."""
         size = (self.path / file).stat().st_size if file else 0
@@ -66,6 +67,7 @@ class Ledger:
         told = storing.plain({"rows": list(rows), "scores": scores or {}})
         body = {"number": len(self.records) + 1, "kind": kind, **told, "time": now, "file": file}
         body |= {"bytes": size, "sha256": digest, "snapshot": snapshot, "undone": list(undone)}
+        body |= {"dropped": dropped} if dropped else {}
         record = ledger_lines.record({**body, "hash": hash_of(self.last, body)})
         self._write(json.dumps(record.plain(), ensure_ascii=False))
         self.records.append(record)
@@ -90,6 +92,10 @@ class Ledger:
         seen = self.records[:at]
         undone = {number for record in seen for number in record.undone}
         return [record for record in seen if record.kind != UNDO and record.number not in undone]
+
+    def dropped(self, at: int | None = None) -> int:
+        """The last batch whose file goes, by what so many records say; all records by default; 0: none does."""
+        return max((record.dropped for record in self.records[:at]), default=0)
 
     @property
     def file_bytes(self) -> int:

@@ -90,6 +90,27 @@ def load_snapshot(ledger: Ledger, record: Record) -> list[Part] | None:
     return step if all(x is None for x, _ in step) else None
 
 
+def dropped(ledger: Ledger, at: int | None = None) -> list[Path]:
+    """What is still there of the files that go, by what so many records say; all records by default."""
+    before = ledger.records[: ledger.dropped(at)]
+    names = {record.file for record in before} | {snapshot_of(record.number) for record in before[:-1]}
+    return [path for path in ledger.path.iterdir() if path.name in names]
+
+
+def drop(ledger: Ledger, at: int | None = None) -> str:
+    """Removes those, unless the snapshot that stands for them is damaged; returns what is wrong, "" where nothing is.
+
+    Raises InputError where they cannot be removed.
+    """
+    there = dropped(ledger, at)
+    if there and load_snapshot(ledger, ledger.records[ledger.dropped(at) - 1]) is None:
+        return f"{ledger.path / snapshot_of(ledger.dropped(at))} is damaged: the files that it stands for are kept"
+    with storing.writing(ledger.path):
+        for path in there:
+            path.unlink(missing_ok=True)
+    return ""
+
+
 def _load(ledger: Ledger, name: str, sha256: str) -> Steps:
     data = np.memmap(ledger.path / name, np.uint8, mode="r")
     if hashlib.sha256(data.data).hexdigest() != sha256:

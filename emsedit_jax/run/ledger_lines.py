@@ -21,6 +21,7 @@ NAME = "ledger.jsonl"
 EDIT, UNDO, DENSE = "edit", "undo", "dense"
 MOST_BYTES = 2**31  # of ledger.jsonl: more is no ledger of ours
 START = "0" * 64
+UNMARKED = ("time", "hash", "dropped")  # fields that may differ between ledgers of the same edits
 FACT = ("id", "subject", "prompt", "answer")  # the fields of a row
 FILE = re.compile(r"[0-9]{6,12}\.safetensors")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -42,16 +43,20 @@ class Record:
     snapshot: str  # sha256 of the file of all edits after it; "" where there is none
     undone: tuple[int, ...]  # numbers of batches
     hash: str
+    dropped: int = 0  # files of batches up to this one go: its snapshot has what they made together; 0: none do
 
     def plain(self) -> dict[str, Any]:
-        return {**vars(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+        told = {**vars(self), "rows": [dict(row) for row in self.rows], "undone": list(self.undone)}
+        if not self.dropped:
+            del told["dropped"]
+        return told
 
 
 class Mark(NamedTuple):
     """How far a ledger went when another file was written: without it, one that lost its last lines looks whole."""
 
     records: int
-    content: str  # a hash of what they say, without their times: the same run has the same one again
+    content: str  # a hash of what they say, without their times and what is dropped: the same edits have the same one
 
     @classmethod
     def read(cls, plain: Any) -> Mark:
@@ -68,7 +73,7 @@ def mark(records: Sequence[Record]) -> Mark:
     """Where a ledger with these records stands."""
     content = START
     for record in records:
-        told = {name: value for name, value in record.plain().items() if name not in ("time", "hash")}
+        told = {name: value for name, value in record.plain().items() if name not in UNMARKED}
         content = hash_of(content, told)
     return Mark(len(records), content)
 
@@ -118,6 +123,7 @@ def record(plain: Mapping[str, Any]) -> Record:
 
     A hash says that nothing was changed, not who wrote it: whatever reads records relies on what is asked for here.
     """
+    plain = {"dropped": 0, **plain}
     fields = {field.name: plain[field.name] for field in dataclasses.fields(Record)}
     _check(is_whole(fields["number"], 1, 10**12), fields["kind"] in (EDIT, UNDO, DENSE))
     _check(isinstance(fields["rows"], (list, tuple)), isinstance(fields["undone"], (list, tuple)))
@@ -130,6 +136,7 @@ def record(plain: Mapping[str, Any]) -> Record:
     _check(fields["file"] == "" if undoes else bool(FILE.fullmatch(fields["file"])), bool(fields["undone"]) == undoes)
     for name, may_lack in (("sha256", undoes), ("snapshot", True), ("hash", False)):
         _check(bool(SHA256.fullmatch(fields[name])) or (may_lack and fields[name] == ""))
+    _check(is_whole(fields["dropped"], 0, fields["number"] - 1), not fields["dropped"] or bool(fields["snapshot"]))
     return Record(**fields | {"rows": tuple(plain["rows"]), "undone": tuple(plain["undone"])})
 
 

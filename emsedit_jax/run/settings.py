@@ -124,6 +124,7 @@ FIELDS: dict[str, Field] = {
     "checkpoint.every": whole(0),
     "ledger.keep": BOOL,
     "ledger.snapshot_every": whole(0),
+    "ledger.history": whole(0),
     "dataset.name": one_of(tuple(READERS)),
     "dataset.n_edits": whole(1),
     "dataset.hold": whole(0),
@@ -218,6 +219,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             )
     _check_paths(found)
     _check_ability(found)
+    _check_history(found)
 
 
 def fault(name: str, value: Any) -> str:
@@ -249,6 +251,13 @@ def _check_ability(found: Mapping[str, Any]) -> None:
     for name in ("glue_step", "ability_tasks", "ability_shots"):
         if found[f"eval.{name}"] and not found["eval.ability_path"]:
             raise InputError(f"--config.eval.{name} needs --config.eval.ability_path, the folder of the tasks' files.")
+
+
+def _check_history(found: Mapping[str, Any]) -> None:
+    """Files go for a copy of all edits that stands for them, once no checkpoint is behind it."""
+    for name in ("ledger.snapshot_every", "checkpoint.every") if found["ledger.history"] else ():
+        if not found[name]:
+            raise InputError(f"--config.ledger.history needs --config.{name} of 1 or more: add that, or leave it out.")
 
 
 def flatten(config: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -116,11 +116,13 @@ def copy(history: Ledger, target: Path, former: Path) -> None:
 
     Files of factors never change, so that a second name for them will do where the disk allows it.
     """
+    last = history.dropped()
     with storing.writing(target):
         for record in history.records:
             for name, sha256 in ((record.file, record.sha256), (snapshot_of(record.number), record.snapshot)):
                 there = former / name
-                lost = name != record.file and not (history.path / name).exists()  # a snapshot, which is made anew
+                may_lack = name != record.file or record.number <= last  # snapshots, and what was dropped for one
+                lost = may_lack and not (history.path / name).exists()
                 if not name or not sha256 or lost or (there.is_file() and file_sha256(there) == sha256):
                     continue  # another file of that name is of edits that were not kept
                 _bring(history.path / name, target / name)

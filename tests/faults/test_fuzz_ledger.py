@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emsedit_jax.lm.identity import Identity
-from emsedit_jax.run import history, ledger, ledger_files, ledger_lines
+from emsedit_jax.run import bookkeeping, history, ledger, ledger_files, ledger_lines
 from emsedit_jax.types import SiteGroup
 from tests.faults.test_fuzz import CHANGES, VALUES, changed, many, refused_or_read
 
@@ -39,6 +39,7 @@ def book(tmp_path_factory):
         made.append("edit", [fact], {"ES": 50.0}, name, ledger_files.write(made.path / name, [[part]]), snapshot)
     history.undo(made, [1])[1]()
     lines = [json.loads(line) for line in (made.path / ledger.NAME).read_text().splitlines()]
+    lines[2]["dropped"] = 0  # one more field to be changed
     (made.path / "lines.json").write_text(json.dumps(lines))
     (made.path / "first").write_bytes((made.path / ledger_files.name_of(1)).read_bytes())
     return made.path
@@ -74,6 +75,8 @@ def use(folder):
     for numbers in ([1], [1, 2]):
         refused_or_read(history.undo, found, numbers)
     history.conflicts(found, found)
+    bookkeeping.lacks(folder, ledger_lines.mark(found.records))
+    assert all(path.parent == folder for path in ledger_files.dropped(found))
     return True
 
 

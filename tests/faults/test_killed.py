@@ -41,7 +41,7 @@ class Whole(NamedTuple):
 def launched(workdir, editor, cache):
     """The run as a process of its own, its compiled programs kept for the next one."""
     kept = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    flags = (*EDITORS[editor], "--config.ledger.snapshot_every=2")
+    flags = (*EDITORS[editor], "--config.ledger.snapshot_every=2", "--config.ledger.history=1")
     command = [sys.executable, "launch.py", *tiny.flags(f"--workdir={workdir}", *flags, editor=editor)]
     with workdir.with_suffix(".log").open("a") as out:
         return subprocess.Popen(command, cwd=tiny.ROOT, env=os.environ | kept, stdout=out, stderr=out)
