@@ -23,7 +23,7 @@ def solved(
     group: SiteGroup, x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]
 ) -> solve.Solved:
     """The ridge solves of a group, gathered along `data`; the error of a site is that of its worst piece."""
-    found = in_pieces(group, x_snk, y_snv, lambda_s)
+    found = _in_pieces(group, x_snk, y_snv, lambda_s)
     error_s, over_k, over_v = found.error_s, *sharding.of_edit(group)
     if error_s.shape[0] > len(group.layers):
         error_z = sharding.lay(error_s, None)  # over devices a largest may pass over what is NaN
@@ -40,7 +40,12 @@ def multiplied(group: SiteGroup, x_snk: Float[Array, "s n k"], rows_snv: Float[A
 
 
 def in_pieces(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
-    """The same where it was solved: nothing is gathered yet, a site's pieces [k v/pieces] are one after the other."""
+    """The shift where it was solved: nothing is gathered yet, a site's pieces [k v/pieces] are one after the other."""
+    return _in_pieces(group, x_snk, y_snv, lambda_s)._replace(rows_snv=None)
+
+
+def _in_pieces(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
+    """With the dual rows, in the same pieces."""
     lambda_z = jnp.repeat(lambda_s, pieces_of(group, x_snk.shape[1]), axis=0)
     return sharding.over_sites(functools.partial(_ridge, group), *_cut(group, x_snk, y_snv), lambda_z)
 
@@ -97,8 +102,7 @@ def _ridge(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> sol
 
 def _product(group: SiteGroup, x_snk: Array, rows_snv: Array) -> Array:
     """The last product of `_ridge`, by itself."""
-    shift_skv = jnp.einsum("snk,snv->skv", *_as_solved(group, x_snk, rows_snv))
-    return sharding.lay_edit(group, shift_skv)
+    return sharding.lay_edit(group, solve.of_rows(*_as_solved(group, x_snk, rows_snv)))
 
 
 def _as_solved(group: SiteGroup, x_snk: Array, y_snv: Array) -> tuple[Array, Array]:

@@ -72,8 +72,8 @@ def closed(sites: Sites, factors: tuple[Factors, ...]) -> tuple[Factors, ...]:
     if sharding.alone():
         return factors
     return tuple(
-        one if one.x_snk is None else Factors(None, apart.multiplied(group, *one))
-        for group, one in zip(sites, factors, strict=True)
+        Factors(None, y if x_snk is None else apart.multiplied(group, x_snk, y))
+        for group, (x_snk, y) in zip(sites, factors, strict=True)
     )
 
 

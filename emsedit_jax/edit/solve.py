@@ -49,8 +49,12 @@ def chooses_dual(n: int, k: int) -> bool:
 def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`X^T (X X^T + lambda I)^-1 Y`: cost n^2 k + n^3 / 3 + n^2 v + n k v a site."""
     solved = dual_rows(x_snk, y_snv, lambda_s)
-    rows_snv = solved.delta_skv
-    return Solved(jnp.einsum("snk,snv->skv", x_snk, rows_snv), solved.error_s, rows_snv)
+    return Solved(of_rows(x_snk, solved.delta_skv), solved.error_s, solved.delta_skv)
+
+
+def of_rows(x_snk: Array, rows_snv: Array) -> Array:
+    """The shift [s k v] of `dual_rows`."""
+    return jnp.einsum("snk,snv->skv", x_snk, rows_snv)
 
 
 def dual_rows(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:

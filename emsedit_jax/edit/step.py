@@ -125,8 +125,8 @@ def _learn_shift(
     stats = seen(stats, trace)
 
     def found(theta: Theta) -> tuple[tuple[Factors, ...], tuple[tuple[Array, ...], tuple[Factors, ...]]]:
-        shift, *beside = factors_of(sites, rule, spec, theta, stats, trace)
-        return shift, tuple(beside)
+        shift, error, small = factors_of(sites, rule, spec, theta, stats, trace)
+        return shift, (error, small)
 
     if teach:
         shift, vjp, (error, small) = jax.vjp(found, theta, has_aux=True)
