@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -22,29 +23,54 @@ def solved(
     group: SiteGroup, x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]
 ) -> solve.Solved:
     """The ridge solves of a group, gathered along `data`; the error of a site is that of its worst piece."""
-    found = in_pieces(group, x_snk, y_snv, lambda_s)
-    together_zkv = sharding.lay_edit(group, found.delta_skv)
-    pieces = found.error_s.shape[0] // len(group.layers)
-    if pieces == 1:
-        return found._replace(delta_skv=together_zkv)
-    s, k, v, blocks = len(group.layers), group.k, group.v, _blocks(group)
-    shift_spkmv = together_zkv.reshape(s, pieces, k, blocks, v // pieces // blocks)
-    shift_skv = jnp.transpose(shift_spkmv, (0, 2, 3, 1, 4)).reshape(s, k, v)
-    error_sp = sharding.lay(found.error_s, None).reshape(s, pieces)  # over devices a largest may pass over what is NaN
-    return solve.Solved(sharding.lay_edit(group, shift_skv), jnp.max(error_sp, axis=1))
+    found = _in_pieces(group, x_snk, y_snv, lambda_s)
+    error_s, over_k, over_v = found.error_s, *sharding.of_edit(group)
+    if error_s.shape[0] > len(group.layers):
+        error_z = sharding.lay(error_s, None)  # over devices a largest may pass over what is NaN
+        error_s = jnp.max(error_z.reshape(len(group.layers), -1), axis=1)
+    rows_snv = None if found.rows_snv is None else _gathered(group, found.rows_snv, None, over_v)
+    return solve.Solved(_gathered(group, found.delta_skv, over_k, over_v), error_s, rows_snv)
+
+
+@jax.default_matmul_precision("highest")
+def multiplied(group: SiteGroup, x_snk: Float[Array, "s n k"], rows_snv: Float[Array, "s n v"]) -> Array:
+    """The shift [s k v] of dual rows, made over devices as `solved` made it: of the same products."""
+    found = sharding.over_sites(functools.partial(_product, group), *_cut(group, x_snk, rows_snv))
+    return _gathered(group, found, *sharding.of_edit(group))
 
 
 def in_pieces(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
-    """The same where it was solved: nothing is gathered yet, a site's pieces [k v/pieces] are one after the other."""
+    """The shift where it was solved: nothing is gathered yet, a site's pieces [k v/pieces] are one after the other."""
+    return _in_pieces(group, x_snk, y_snv, lambda_s)._replace(rows_snv=None)
+
+
+def _in_pieces(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
+    """With the dual rows, in the same pieces."""
+    lambda_z = jnp.repeat(lambda_s, pieces_of(group, x_snk.shape[1]), axis=0)
+    return sharding.over_sites(functools.partial(_ridge, group), *_cut(group, x_snk, y_snv), lambda_z)
+
+
+def _cut(group: SiteGroup, x_snk: Array, y_snv: Array) -> tuple[Array, Array]:
+    """The rows of every piece: those of X whole, of Y its columns."""
     x_snk, y_snv = (sharding.lay(rows, None, sharding.DATA, sharding.MODEL) for rows in (x_snk, y_snv))
-    pieces = pieces_of(group, x_snk.shape[1])
-    if pieces > 1:
-        s, n, v = y_snv.shape
-        blocks = _blocks(group)
-        y_spnmv = jnp.transpose(y_snv.reshape(s, n, blocks, pieces, v // pieces // blocks), (0, 3, 1, 2, 4))
-        y_snv = y_spnmv.reshape(s * pieces, n, v // pieces)
-        x_snk, lambda_s = (jnp.repeat(one, pieces, axis=0) for one in (x_snk, lambda_s))
-    return sharding.over_sites(functools.partial(_ridge, group), x_snk, y_snv, lambda_s)
+    pieces, blocks = pieces_of(group, x_snk.shape[1]), _blocks(group)
+    if pieces == 1:
+        return x_snk, y_snv
+    s, n, v = y_snv.shape
+    y_spnmv = jnp.transpose(y_snv.reshape(s, n, blocks, pieces, v // pieces // blocks), (0, 3, 1, 2, 4))
+    return jnp.repeat(x_snk, pieces, axis=0), y_spnmv.reshape(s * pieces, n, v // pieces)
+
+
+def _gathered(group: SiteGroup, x_zmv: Array, over_m: str | None, over_v: str | None) -> Array:
+    """The sites [s m v] of their pieces [m v/pieces], one after the other, whole along `data`."""
+    x_zmv = sharding.lay(x_zmv, None, over_m, over_v)
+    s, m, blocks = len(group.layers), x_zmv.shape[1], _blocks(group)
+    pieces = x_zmv.shape[0] // s
+    if pieces == 1:
+        return x_zmv
+    x_spmbv = x_zmv.reshape(s, pieces, m, blocks, group.v // pieces // blocks)
+    x_smv = jnp.transpose(x_spmbv, (0, 2, 3, 1, 4)).reshape(s, m, group.v)
+    return sharding.lay(x_smv, None, over_m, over_v)
 
 
 def pieces_of(group: SiteGroup, n: int) -> int:
@@ -70,7 +96,16 @@ def _blocks(group: SiteGroup) -> int:
 
 def _ridge(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> solve.Solved:
     """The ridge solve of some of a group's sites, each with all of its rows."""
-    x_snk = sharding.lay(x_snk, None, None, sharding.MODEL)
-    y_snv = sharding.lay(y_snv, None, None, sharding.MODEL if group.wide == "v" else None)
-    found = solve.ridge(x_snk, y_snv, lambda_s)
+    found = solve.ridge(*_as_solved(group, x_snk, y_snv), lambda_s)
     return found._replace(delta_skv=sharding.lay_edit(group, found.delta_skv))
+
+
+def _product(group: SiteGroup, x_snk: Array, rows_snv: Array) -> Array:
+    """The last product of `_ridge`, by itself."""
+    return sharding.lay_edit(group, solve.of_rows(*_as_solved(group, x_snk, rows_snv)))
+
+
+def _as_solved(group: SiteGroup, x_snk: Array, y_snv: Array) -> tuple[Array, Array]:
+    """How the rows lie along `model` where they are solved."""
+    y_snv = sharding.lay(y_snv, None, None, sharding.MODEL if group.wide == "v" else None)
+    return sharding.lay(x_snk, None, None, sharding.MODEL), y_snv

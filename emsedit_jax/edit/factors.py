@@ -27,32 +27,54 @@ class Factors(NamedTuple):
     y: Float[Array, "s _m v"]
 
 
-def factors_of(
-    sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace
-) -> tuple[tuple[Factors, ...], tuple[Float[Array, " _s"], ...]]:
-    """(shift of every site group, error of its solves), float32; no gradient flows into trace or statistics."""
+class Found(NamedTuple):
+    """The shift of every site group, float32."""
+
+    shift: tuple[Factors, ...]  # as it is added to the edits
+    error: tuple[Float[Array, " _s"], ...]  # of its solves
+    small: tuple[Factors, ...]  # the shift again, as it is kept: open also where it was multiplied over devices
+
+
+def factors_of(sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace) -> Found:
+    """The shift; no gradient flows into trace or statistics."""
     trace, stats = jax.lax.stop_gradient((over_devices(trace), stats))
-    factors, error = [], []
+    shift, error, small = [], [], []
     with jax.default_matmul_precision("highest"):
         for g, (x_snk, y_snv) in enumerate(rows_of(sites, rule, spec, theta, stats, trace)):
             group = sites[g]
             if rule.ridge is None:
-                factors.append(Factors(x_snk, y_snv))
-                error.append(jnp.zeros(len(group.layers)))
+                one = kept = Factors(x_snk, y_snv)
+                error_s = jnp.zeros(len(group.layers))
             else:
-                one, error_s = _solved(group, x_snk, y_snv, rule.ridge(group, spec, theta[g]))
-                factors.append(one)
-                error.append(error_s)
-    return tuple(factors), tuple(error)
+                one, error_s, kept = _solved(group, x_snk, y_snv, rule.ridge(group, spec, theta[g]))
+            shift.append(one)
+            error.append(error_s)
+            small.append(kept)
+    return Found(tuple(shift), tuple(error), tuple(small))
 
 
-def _solved(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> tuple[Factors, Array]:
-    """The ridge solves of a group; left open where the smaller system is that of the rows, on one device."""
+def _solved(group: SiteGroup, x_snk: Array, y_snv: Array, lambda_s: Array) -> tuple[Factors, Array, Factors]:
+    """(shift, error, the shift as it is kept) of a group's ridge solves, open where the rows' system is the smaller.
+
+    Over devices each multiplies what it solved, so that none makes the product of a site that others have.
+    """
     if sharding.alone() and solve.chooses_dual(*x_snk.shape[1:]):
         found = solve.dual_rows(x_snk, y_snv, lambda_s)
-        return Factors(x_snk, found.delta_skv), found.error_s
+        one = Factors(x_snk, found.delta_skv)
+        return one, found.error_s, one
     found = apart.solved(group, x_snk, y_snv, lambda_s)
-    return Factors(None, found.delta_skv), found.error_s
+    one = Factors(None, found.delta_skv)
+    return one, found.error_s, one if found.rows_snv is None else Factors(sharding.lay_rows(x_snk), found.rows_snv)
+
+
+def closed(sites: Sites, factors: tuple[Factors, ...]) -> tuple[Factors, ...]:
+    """What was kept of a shift, as it is added to the edits: multiplied over devices as after a solve."""
+    if sharding.alone():
+        return factors
+    return tuple(
+        Factors(None, y if x_snk is None else apart.multiplied(group, x_snk, y))
+        for group, (x_snk, y) in zip(sites, factors, strict=True)
+    )
 
 
 @jax.default_matmul_precision("highest")

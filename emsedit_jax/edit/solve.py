@@ -23,6 +23,7 @@ class Solved(NamedTuple):
 
     delta_skv: Float[Array, "s k v"]
     error_s: Float[Array, " s"]
+    rows_snv: Float[Array, "s n v"] | None = None  # the dual rows, of which it is X^T; None where it came otherwise
 
 
 def ridge(x_snk: Float[Array, "s n k"], y_snv: Float[Array, "s n v"], lambda_s: Float[Array, " s"]) -> Solved:
@@ -48,7 +49,12 @@ def chooses_dual(n: int, k: int) -> bool:
 def dual(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:
     """`X^T (X X^T + lambda I)^-1 Y`: cost n^2 k + n^3 / 3 + n^2 v + n k v a site."""
     solved = dual_rows(x_snk, y_snv, lambda_s)
-    return Solved(jnp.einsum("snk,snv->skv", x_snk, solved.delta_skv), solved.error_s)
+    return Solved(of_rows(x_snk, solved.delta_skv), solved.error_s, solved.delta_skv)
+
+
+def of_rows(x_snk: Array, rows_snv: Array) -> Array:
+    """The shift [s k v] of `dual_rows`."""
+    return jnp.einsum("snk,snv->skv", x_snk, rows_snv)
 
 
 def dual_rows(x_snk: Array, y_snv: Array, lambda_s: Array) -> Solved:

@@ -44,7 +44,7 @@ class StepAux:
     shift: Deltas | None = None  # None where it was not asked for
     sums: Sums | None = None  # of a streamed shift
     pull: Pull | None = None  # None where it was not asked for
-    factors: tuple[Factors, ...] | None = None  # of the shift, likewise
+    factors: tuple[Factors, ...] | None = None  # of the shift, likewise: as few numbers as there are, also over devices
 
     def without_rows(self) -> StepAux:
         """For those who will not differentiate it."""
@@ -72,8 +72,8 @@ def shift_of(
     sites: Sites, rule: ShiftRule, spec: NetSpec, theta: Theta, stats: Stats, trace: Trace
 ) -> tuple[Deltas, tuple[Array, ...]]:
     """(weight change of every site, error of its solve), float32; no gradient flows into trace or statistics."""
-    shift, error = factors_of(sites, rule, spec, theta, stats, trace)
-    return dense(sites, shift), error
+    found = factors_of(sites, rule, spec, theta, stats, trace)
+    return dense(sites, found.shift), found.error
 
 
 def seen(stats: Stats, trace: Trace) -> Stats:
@@ -124,17 +124,18 @@ def _learn_shift(
     """Statistics, shift and edits; `teach`, `shifts` and `factors` as in `edit_step`."""
     stats = seen(stats, trace)
 
-    def found(theta: Theta) -> tuple[tuple[Factors, ...], tuple[Array, ...]]:
-        return factors_of(sites, rule, spec, theta, stats, trace)
+    def found(theta: Theta) -> tuple[tuple[Factors, ...], tuple[tuple[Array, ...], tuple[Factors, ...]]]:
+        shift, error, small = factors_of(sites, rule, spec, theta, stats, trace)
+        return shift, (error, small)
 
     if teach:
-        shift, vjp, error = jax.vjp(found, theta, has_aux=True)
+        shift, vjp, (error, small) = jax.vjp(found, theta, has_aux=True)
     else:
-        (shift, error), vjp = found(theta), None
+        (shift, (error, small)), vjp = found(theta), None
     deltas, norms = added(sites, deltas, shift)
     pull = Pull(shift, vjp) if teach else None
     whole = dense(sites, shift) if shifts else None
-    return Learnt(deltas, stats, norms, error, whole, pull, shift if factors else None)
+    return Learnt(deltas, stats, norms, error, whole, pull, small if factors else None)
 
 
 learn_shift = jax.jit(_learn_shift, static_argnums=(0, 1, 2, 7, 8, 9))

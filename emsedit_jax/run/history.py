@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from emsedit_jax import sharding
-from emsedit_jax.edit.factors import Factors, added
+from emsedit_jax.edit.factors import Factors, added, closed
 from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, spans
 from emsedit_jax.run import ledger as book
@@ -25,7 +25,7 @@ from emsedit_jax.types import Deltas, Sites
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _add(sites: Sites, deltas: Deltas, step: tuple[Factors, ...]) -> Deltas:
-    return added(sites, deltas, step)[0]
+    return added(sites, deltas, closed(sites, step))[0]
 
 
 def add(sites: Sites, deltas: Deltas, steps: files.Steps) -> Deltas:

@@ -40,7 +40,7 @@ def test_both_forms_are_the_ridge_solution(n, k, v):
     x_snk, y_snv, lambda_s = problem(n, k, v)
     solution = expected(x_snk, y_snv, lambda_s)
     for form in (solve.dual, solve.primal, solve.ridge):
-        delta_skv, error_s = jax.jit(form)(x_snk, y_snv, lambda_s)
+        delta_skv, error_s, *_ = jax.jit(form)(x_snk, y_snv, lambda_s)
         np.testing.assert_allclose(delta_skv, solution, rtol=1e-3, atol=2e-5)
         assert np.asarray(error_s).max() < 1e-4
 
@@ -91,7 +91,7 @@ def singular(n, k, site=1):
 @pytest.mark.parametrize("n", [6, 11])
 def test_equal_rows_without_a_ridge_have_no_solution_and_their_site_is_nan(n):
     x_snk, y_snv, lambda_s = singular(n, 12)
-    delta_skv, error_s = map(np.asarray, solved(x_snk, y_snv, lambda_s))
+    delta_skv, error_s, *_ = map(np.asarray, solved(x_snk, y_snv, lambda_s))
     assert not error_s[1] <= solve.WORST_ERROR  # above it, or not a number
     assert np.isnan(delta_skv[1]).all()
     assert error_s[0] < 1e-4
@@ -104,7 +104,7 @@ def test_equal_rows_without_a_ridge_have_no_solution_and_their_site_is_nan(n):
 @pytest.mark.parametrize("form", [solve.dual, solve.primal])
 def test_nothing_to_write_is_a_solution_of_zeros(form):
     x_snk, y_snv, lambda_s = problem(5, 12, 7)
-    delta_skv, error_s = jax.jit(form)(x_snk, 0 * y_snv, lambda_s)
+    delta_skv, error_s, *_ = jax.jit(form)(x_snk, 0 * y_snv, lambda_s)
     np.testing.assert_array_equal(delta_skv, 0)
     np.testing.assert_array_equal(error_s, 0)
 
@@ -114,7 +114,7 @@ def test_the_error_is_what_one_more_solve_corrects(error, monkeypatch):
     """A factor whose solution is off by a known share, as rounding might leave it."""
     half = np.eye(3, dtype=np.float32)[None] / 2
     monkeypatch.setattr(solve, "_inverse_factor", lambda _: half * np.sqrt(1 + error))
-    x_smv, error_s = solve.solve(*map(jnp.asarray, (16 * half * half, draw(1, 3, 2), np.zeros(1, np.float32))))
+    x_smv, error_s, *_ = solve.solve(*map(jnp.asarray, (16 * half * half, draw(1, 3, 2), np.zeros(1, np.float32))))
     assert float(error_s[0]) == pytest.approx(error, rel=1e-3)
     if error > solve.WORST_ERROR:
         assert np.isnan(x_smv).all()
@@ -128,7 +128,7 @@ def test_one_row_far_longer_than_the_others_gives_right_numbers_or_none(longest)
     x_snk, y_snv = draw(1, 40, 20), draw(1, 40, 3)
     x_snk[:, 0] *= longest
     one_s = np.ones(1, np.float32)
-    delta_skv, error_s = map(np.asarray, solved(x_snk, y_snv, one_s))
+    delta_skv, error_s, *_ = map(np.asarray, solved(x_snk, y_snv, one_s))
     right_skv = expected(x_snk, y_snv, one_s)
     off = np.linalg.norm(delta_skv - right_skv) / np.linalg.norm(right_skv)
     assert np.isnan(delta_skv).all() if not error_s[0] <= solve.WORST_ERROR else off < 1e-2
