@@ -19,6 +19,8 @@ def of_model(config: LMConfig) -> list[str]:
 def of_plan(editor: Editor, plan: EditPlan) -> list[str]:
     """Batches with fewer prompts than there are devices for them, and solves that are filled up."""
     devices = sharding.size(sharding.DATA)
+    if devices == 1:
+        return []
     prompts = min(len(items) + len(plan.beside(j, "edit", last=True)) for j, items in enumerate(plan.items["edit"]))
     idle = f"{prompts} prompts of a batch are fewer than the {devices} devices along {sharding.DATA}"
     found = [f"{idle}: {devices - prompts} of these have none to edit"] if prompts < devices else []
