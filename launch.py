@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
 
         commands.run(command)
         return
-    program.run(command.config, command.workdir, command.mode, command.to, command.form)
+    program.run(command.config, command.workdir, command.mode, command.to, command.form, command.mesh == {})
 
 
 if __name__ == "__main__":

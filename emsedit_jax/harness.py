@@ -37,6 +37,7 @@ from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.measure.until import said_until
 from emsedit_jax.run import anchor, cli, cluster, tasks, together, workdir
 from emsedit_jax.run.main import use_compile_cache
+from emsedit_jax.run.prepare import say
 from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
@@ -251,7 +252,9 @@ def main(argv: Sequence[str]) -> None:
     if config.compile_cache:
         use_compile_cache()
     sizes = {"max_length": given.max_length or LONGEST, "batch_tokens": given.batch_tokens or BATCH_TOKENS}
-    with cluster.mesh_of(config.mesh.data, config.mesh.model):
+    with cluster.mesh_of(config.mesh.data, config.mesh.model, saved=True) as words:
+        if words:
+            say("mesh", words)
         model = of_run(folder.path, unedited=given.unedited, **sizes)
         tasks.evaluate(model, names, index, folder, given)
 

@@ -73,6 +73,12 @@ def agreed(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
+def carried() -> Callable[[], object]:
+    """What a thread has to call so that the mesh now in force, which is this thread's own, is in force there too."""
+    mesh = jax.sharding.get_mesh()
+    return lambda: None if mesh.empty else jax.set_mesh(mesh)
+
+
 def size(axis: str) -> int:
     """Devices along an axis of the mesh in force; 1 without a mesh."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(axis, 1)

@@ -1,5 +1,7 @@
 """The mesh, and where arrays lie on it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,16 @@ def test_sites_are_spread_whatever_their_number(mesh, count):
     np.testing.assert_array_equal(found["doubled"], 2 * given)
     np.testing.assert_array_equal(found["sum"], given.sum(axis=(1, 2)))
     assert seen[0][0] == -(-count // 2)
+
+
+def test_the_mesh_is_carried_to_another_thread(mesh):
+    def there():
+        return sharding.size("data"), sharding.size("model")
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(there).result() == (1, 1)  # by itself it has none
+    with ThreadPoolExecutor(1, initializer=sharding.carried()) as other:
+        assert other.submit(there).result() == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def pieces_of(group: SiteGroup, n: int) -> int:
     return pieces if divided < -(-sites // devices) * (system + columns) else 1
 
 
+def filling(group: SiteGroup, n: int, streamed: bool) -> int:
+    """How many sites of ones the solves of a group are filled up with; streamed rows are solved site by site."""
+    pieces = 1 if streamed else pieces_of(group, n)
+    return -len(group.layers) * pieces % sharding.size(sharding.DATA)
+
+
 def _blocks(group: SiteGroup) -> int:
     """Blocks of columns that lie on different devices along `model`: every piece has its share of each."""
     return sharding.size(sharding.MODEL) if sharding.spec_of_edit(group)[2] else 1

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from emsedit_jax import disk
+from emsedit_jax import disk, sharding
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.families import FAMILIES
 from emsedit_jax.types import Deltas, Sites
@@ -32,7 +32,8 @@ def write_deltas(target: Path, config: LMConfig, sites: Sites, deltas: Deltas, a
     """
     first, found = FAMILIES[config.family].inputs_first, {}
     for group, delta_skv in zip(sites, deltas, strict=True):
-        for name, delta_kv in zip(group.names, np.asarray(delta_skv), strict=True):
+        for s, name in enumerate(group.names):
+            delta_kv = sharding.host(delta_skv[s])
             found[f"{name}.weight"] = np.ascontiguousarray(delta_kv if first else delta_kv.T)
     metadata = {"format": "pt", "emsedit_jax": json.dumps(dict(about), sort_keys=True)}
     with disk.new_folder(target) as work:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from emsedit_jax import disk
+from emsedit_jax import disk, sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm import hf
 from emsedit_jax.lm.config import LMConfig
@@ -24,7 +26,7 @@ def export(source: Path, target: Path, config: LMConfig, sites: Sites, deltas: D
     """Writes `source` with the edits in its weights to the new folder `target`, whole or not at all.
 
     Each edited weight is added up in float32 and rounded once, to the dtype that it is stored in. One shard at a time
-    is in memory.
+    is in memory, and the change of one weight, brought from the devices that share it.
 
     Raises InputError where `target` holds something, the source has no such weights, or the disk refuses.
     """
@@ -48,26 +50,33 @@ def _is_small(path: Path) -> bool:
     return path.suffix in COPIED or path.name.upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
 
 
-def _changes(config: LMConfig, sites: Sites, deltas: Deltas, files: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """Name of a tensor in the files -> its change, turned as the files have it."""
+def _changes(
+    config: LMConfig, sites: Sites, deltas: Deltas, files: Mapping[str, Path]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Name of a tensor in the files -> what brings its change, turned as the files have it."""
     family, found = FAMILIES[config.family], {}
     for group, delta_skv in zip(sites, deltas, strict=True):
-        for module, delta_kv in zip(group.names, np.asarray(delta_skv), strict=True):
+        for s, module in enumerate(group.names):
             full = f"{module}.weight"
             name = full if full in files else full.removeprefix(f"{family.base}.")  # of a bare model's checkpoint
             if name not in files:
                 raise InputError(f"the model's files have no {full}, which the edits change.")
-            found[name] = delta_kv if family.inputs_first else delta_kv.T
+            found[name] = functools.partial(_change, delta_skv, s, family.inputs_first)
     return found
 
 
-def _write_shard(source: Path, target: Path, changes: dict[str, np.ndarray]) -> None:
+def _change(delta_skv: jax.Array, s: int, inputs_first: bool) -> np.ndarray:
+    delta_kv = sharding.host(delta_skv[s])
+    return delta_kv if inputs_first else delta_kv.T
+
+
+def _write_shard(source: Path, target: Path, changes: Mapping[str, Callable[[], np.ndarray]]) -> None:
     tensors = {}
     with hf.open_file(source) as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
             weight = file.get_tensor(name)
             if name in changes:
-                weight = (weight.astype(np.float32) + changes[name]).astype(weight.dtype)
+                weight = (weight.astype(np.float32) + changes[name]()).astype(weight.dtype)
             tensors[name] = np.ascontiguousarray(weight)
         metadata = file.metadata() or {"format": "pt"}
     disk.save_arrays(tensors, target, metadata=metadata)

@@ -69,7 +69,7 @@ def read(argv: Sequence[str]) -> Command:
         given = _config_given(argv)
         if given is not None:
             _check_overrides(argv, load_config(given))
-        values = _parse(argv)
+        values = _parse(argv, given)
     except RecursionError:  # absl looks for names that are near, letter by letter
         raise InputError("a flag's name has thousands of letters; flags look like --name=value, see --help.") from None
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:  # absl lets all through
@@ -111,11 +111,13 @@ def load_config(given: str) -> ml_collections.ConfigDict:
     return config
 
 
-def _parse(argv: Sequence[str]) -> flags.FlagValues:
-    """The three flags' values; `argv` is needed early because each `--config.x` in it becomes a flag of its own."""
+def _parse(argv: Sequence[str], given: str | None) -> flags.FlagValues:
+    """The flags' values; `argv` is needed early because each `--config.x` in it becomes a flag of its own."""
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "a config file", flag_values=values, sys_argv=list(argv))
     command.define(values)
+    if given is None:
+        command.define_mesh(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads files in an old way
         rest = values(list(argv))
@@ -170,7 +172,7 @@ def _explain(error: Exception) -> str:
     text = _one_line(str(error))
     if isinstance(error, flags.UnrecognizedFlagError):
         if error.flagname.startswith("config."):
-            return f"--{error.flagname} overrides a field of a config, so name the file before it with --config=FILE."
+            return command.unnamed(error.flagname)
         return f"--{error.flagname}: there is no such flag.{_flags_near(error.flagname)}"
     if isinstance(error, FlagOrderError):
         return "--config=FILE must stand before the --config.FIELD=VALUE flags that override its fields."

@@ -116,17 +116,34 @@ def check_alike(config: ml_collections.ConfigDict, mode: str) -> None:
 
 
 @contextlib.contextmanager
-def mesh_of(data: int, model: int) -> Iterator[str]:
+def mesh_of(data: int, model: int, saved: bool = False) -> Iterator[str]:
     """Puts the mesh of so many by so many devices in force; gives it in words, nothing for a single device.
+
+    Args:
+      saved: nobody asked for it here, it is that of a folder: where it does not fit these devices, another does.
 
     Raises InputError as `sharding.make_mesh`.
     """
     if jax.config.values["jax_num_cpu_devices"] > 1:
         give_threads(jax.config.values["jax_num_cpu_devices"])
-    mesh = sharding.make_mesh(data, model)
+    mesh, instead = _made(data, model, saved)
     if mesh is None:
-        yield ""
+        yield f"one device{instead}" if instead else ""
         return
     with jax.set_mesh(mesh):
         hosts = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        yield f"{mesh.shape[sharding.DATA]} x {mesh.shape[sharding.MODEL]} devices{hosts} (data x model)"
+        yield f"{mesh.shape[sharding.DATA]} x {mesh.shape[sharding.MODEL]} devices{hosts} (data x model){instead}"
+
+
+def _made(data: int, model: int, saved: bool) -> tuple[jax.sharding.Mesh | None, str]:
+    """(the mesh, what to say of it where it is in place of a saved one)."""
+    try:
+        return sharding.make_mesh(data, model), ""
+    except InputError:
+        if not saved:
+            raise
+    count = jax.device_count()
+    along = count if model == -1 else min(model, count)  # for a model that needs as many devices as it had
+    flags = "--config.mesh.data and --config.mesh.model name others"
+    instead = f", in place of the workdir's {data} x {model}, which do not fit the {count} here: {flags}"
+    return sharding.make_mesh(count // along, along), instead

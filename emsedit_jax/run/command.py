@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 from absl import flags
@@ -18,6 +19,7 @@ MODES = (
     *("undo", "replay", "merge", "compact"),
 )
 OF_A_RUN = ("generate", "eval", "export")  # what is done with a run that is there
+BY_HAND = ("edit", "serve")  # what may go on with such a run, or begin
 OF_FILES = ("report", "undo", "replay", "merge", "compact")  # what is done with what it left, without the model
 FORMS = ("model", "deltas", "lora")  # of an export
 TO_A_FOLDER = ("export", "compare", "merge", "compact")
@@ -61,6 +63,7 @@ class Command(NamedTuple):
     prompts: tuple[str, ...] = ()
     yes: bool = False  # nothing is to be asked
     door: Door = Door()  # of a page
+    mesh: Mapping[str, int] | None = None  # of a saved config, what flags say of it; None: of one that was named
 
 
 def define(values: flags.FlagValues) -> None:
@@ -82,6 +85,15 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("process", -1, "which one this is", flag_values=values)
 
 
+MESH = ("mesh.data", "mesh.model")  # fields that a saved config takes too, with no file named
+
+
+def define_mesh(values: flags.FlagValues) -> None:
+    """Adds the flags of the devices, for a command line that names no config, which would define them."""
+    for name in MESH:
+        flags.DEFINE_integer(f"config.{name}", None, "how many devices", flag_values=values)
+
+
 FLAGS = ("config", "workdir", "mode", *ONLY_FOR, "cluster", "coordinator", "processes", "process")
 
 
@@ -101,6 +113,7 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
     for name, (modes, words) in ONLY_FOR.items():
         if values[name].present and mode not in modes:
             raise InputError(f"--{name}={values[name].value} is {words}: it needs --mode={' or --mode='.join(modes)}.")
+    mesh = _mesh(values, mode) if given is None else None
     to, form = values.to, str(values["as"].value)
     if form not in FORMS:
         raise InputError(f"--as={form}: must be one of {', '.join(FORMS)}.{near(form, FORMS)}")
@@ -112,28 +125,47 @@ def of(values: flags.FlagValues, given: str | None) -> Command:
         return _comparison(folder or "", to, given)
     cluster = _cluster(values, mode)
     if mode == "edit":
-        return _edit(values, folder, given)
+        return _edit(values, folder, given, mesh)
     if mode == "serve":
-        return _serve(values, folder, given)
+        return _serve(values, folder, given, mesh)
     if mode == "generate":
         if given is not None:
             raise InputError("--mode=generate takes a run as it was made: leave --config out, name it with --workdir.")
-        return Command(NO_CONFIG, Path(str(folder)), mode, prompts=tuple(values.prompt))
+        return Command(NO_CONFIG, Path(str(folder)), mode, prompts=tuple(values.prompt), mesh=mesh)
     if mode == "eval" and given is None and workdir.Workdir(Path(str(folder))).session.exists():
-        return Command(NO_CONFIG, Path(str(folder)), mode)  # of edits by hand: the facts that are in force
+        if cluster is not None:
+            raise InputError("--mode=eval of edits by hand is the work of one process: leave the cluster's flags out.")
+        return Command(NO_CONFIG, Path(str(folder)), mode, mesh=mesh)  # the facts that are in force
     if given is not None:
         config = values.config
         path = Path(folder) if folder is not None else _new_folder(_stem(given))
     elif mode in OF_A_RUN and folder is not None:
         path = Path(folder)
         config = workdir.saved_config(path)
+        config.update_from_flattened_dict({f"mesh.{axis}": count for axis, count in (mesh or {}).items()})
     else:
         raise InputError("--config=FILE is missing, for instance --config=configs/quickstart.py; see --help.")
     settings.check(config)
-    return Command(config, path, mode, Path(to) if to else None, cluster=cluster, form=form)
+    return Command(config, path, mode, Path(to) if to else None, cluster=cluster, form=form, mesh=mesh)
 
 
-def _edit(values: flags.FlagValues, folder: str | None, given: str | None) -> Command:
+def _mesh(values: flags.FlagValues, mode: str) -> dict[str, int]:
+    """What flags say of the devices for a config that is saved; of others they override, which are to be named."""
+    found: dict[str, Any] = {name: values[f"config.{name}"].value for name in MESH if values[f"config.{name}"].present}
+    for name, value in found.items():
+        if mode not in (*OF_A_RUN, *BY_HAND):
+            raise InputError(unnamed(f"config.{name}"))
+        if not settings.FIELDS[name].holds(value):
+            raise InputError(settings.fault(name, value))
+    return {name.removeprefix("mesh."): value for name, value in found.items()}
+
+
+def unnamed(flag: str) -> str:
+    """What to say of a field's flag where no config is named."""
+    return f"--{flag} overrides a field of a config, so name the file before it with --config=FILE."
+
+
+def _edit(values: flags.FlagValues, folder: str | None, given: str | None, mesh: Mapping[str, int] | None) -> Command:
     """A person's own facts, with a config or with what is ready for the default model."""
     facts: str = values.facts
     if not facts.strip():
@@ -144,10 +176,10 @@ def _edit(values: flags.FlagValues, folder: str | None, given: str | None) -> Co
         config.dataset.name, config.dataset.train_path, config.dataset.valid_path = "facts", facts, facts
         settings.check(config)
     path = Path(folder) if folder is not None else _new_folder(Path(facts).stem)
-    return Command(config, path, "edit", facts=facts, yes=values.yes)
+    return Command(config, path, "edit", facts=facts, yes=values.yes, mesh=mesh)
 
 
-def _serve(values: flags.FlagValues, folder: str | None, given: str | None) -> Command:
+def _serve(values: flags.FlagValues, folder: str | None, given: str | None, mesh: Mapping[str, int] | None) -> Command:
     """A page to edit by hand, with a config or with what is ready for the default model."""
     door = Door(values.host.strip(), values.port, values.token)
     if not door.host:
@@ -162,7 +194,7 @@ def _serve(values: flags.FlagValues, folder: str | None, given: str | None) -> C
         config.dataset.name, config.dataset.train_path, config.dataset.valid_path = "worldfacts", "", ""  # (none read)
         settings.check(config)
     path = Path(folder) if folder is not None else _new_folder("serve")
-    return Command(config, path, "serve", door=door)
+    return Command(config, path, "serve", door=door, mesh=mesh)
 
 
 def _cluster(values: flags.FlagValues, mode: str) -> tuple[str, int, int] | None:

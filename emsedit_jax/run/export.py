@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from emsedit_jax import disk, sharding
+from emsedit_jax import disk
 from emsedit_jax.errors import InputError, near
 from emsedit_jax.lm import adapter, export
 from emsedit_jax.lm.adapter import LowRank
 from emsedit_jax.lm.identity import Identity
 from emsedit_jax.lm.model import LM
-from emsedit_jax.run import anchor, ledger, ledger_files
+from emsedit_jax.run import anchor, edits, ledger, ledger_files
 from emsedit_jax.run.prepare import say
 from emsedit_jax.run.restore import restore
 from emsedit_jax.run.workdir import Workdir
@@ -60,11 +60,7 @@ def _delta(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, 
 
 
 def _lora(folder: Workdir, target: Path, lm: LM, sites: Sites, deltas: Deltas, base: Identity) -> None:
-    dense = {
-        name: sharding.host(delta_skv)[s]
-        for group, delta_skv in zip(sites, deltas, strict=True)
-        for s, name in enumerate(group.names)
-    }
+    dense = edits.named(sites, deltas)
     known = _from_ledger(folder, sites)
     changes = {name: _closest(known.get(name), delta_kv) for name, delta_kv in dense.items()}
     path = adapter.write_lora(target, lm.config, changes, str(lm.folder))

@@ -48,20 +48,29 @@ from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import MetaState
 
 
-def run(config: ml_collections.ConfigDict, path: Path, mode: str, to: Path | None = None, form: str = "model") -> None:
+def run(
+    config: ml_collections.ConfigDict,
+    path: Path,
+    mode: str,
+    to: Path | None = None,
+    form: str = "model",
+    saved_mesh: bool = False,
+) -> None:
     """Does what `mode` says; an export goes to the folder `to`, in that form.
+
+    `saved_mesh`: the config's mesh is the workdir's, which gives way to the devices here (`cluster.mesh_of`).
 
     Raises InputError before anything is written over.
     """
-    if to is not None:
-        run_export(config, path, to, form)
-        return
     cluster.check_alike(config, mode)
-    mesh = cluster.mesh_of(config.mesh.data, config.mesh.model)
+    mesh = cluster.mesh_of(config.mesh.data, config.mesh.model, saved_mesh)
     heeded = stopping.heeded() if mode == "train" else contextlib.nullcontext()
     with mesh as words, CompileClock() as compiling, heeded:
         if words:
             say("mesh", words)
+        if to is not None:
+            run_export(config, path, to, form)
+            return
         clock = PhaseClock(compiling)
         if config.compile_cache:
             use_compile_cache()

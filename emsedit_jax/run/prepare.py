@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from emsedit_jax import sharding
 from emsedit_jax.data import batching, checks, nearby
 from emsedit_jax.data.batching import EditPlan
 from emsedit_jax.data.records import Role
@@ -27,7 +26,7 @@ from emsedit_jax.measure.prefixes import PrefixStore
 from emsedit_jax.meta import methods
 from emsedit_jax.meta.gradient import OptimiserSpec
 from emsedit_jax.meta.trajectory import Editor, Learning
-from emsedit_jax.run import facts, networks
+from emsedit_jax.run import facts, networks, uneven
 from emsedit_jax.run.facts import Found
 from emsedit_jax.types import Deltas
 
@@ -91,6 +90,7 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     if conflicts:
         say("warning", facts.contradictions(conflicts))
     say("sites", _sites_line(config, editor.sites))
+    say_uneven(uneven.of_plan(editor, valid_plan))
 
     prefixes = PrefixStore(lm.config, editor.sites, lm.params, config.eval.prefix_store_mb)
     score_plan = plan_scoring(valid_plan, config.eval.batch_tokens)
@@ -145,8 +145,7 @@ def _load(config: ml_collections.ConfigDict) -> LM:
     )
     about = f"{config.name_or_path}: {params.count(lm.config) / 1e6:,.0f} M parameters, {lm.config.dtype}"
     say("model", f"{about}, loaded in {time.monotonic() - started:.1f} s")
-    for words in params.undivided(lm.config):
-        say("mesh", f"{words} are no multiple of the devices along {sharding.MODEL}: each holds all of their weights")
+    say_uneven(uneven.of_model(lm.config))
     return lm
 
 
@@ -206,6 +205,12 @@ def learning_of(config: ml_collections.ConfigDict, method: methods.Method, a_tra
         back_depth=editor.get("back_depth", 1) if method.replay else 1,
         repeats=repeats,
     )
+
+
+def say_uneven(found: Sequence[str]) -> None:
+    """What the mesh does not divide, a line each."""
+    for words in found:
+        say("mesh", words)
 
 
 def say(what: str, words: str) -> None:

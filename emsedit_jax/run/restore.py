@@ -10,8 +10,8 @@ from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.lm import model
 from emsedit_jax.lm.identity import Identity, identify
 from emsedit_jax.lm.model import LM
-from emsedit_jax.run import anchor
-from emsedit_jax.run.prepare import say
+from emsedit_jax.run import anchor, uneven
+from emsedit_jax.run.prepare import say, say_uneven
 from emsedit_jax.run.workdir import Workdir
 from emsedit_jax.types import Deltas, Sites
 
@@ -34,6 +34,7 @@ def restore(config: ml_collections.ConfigDict, folder: Workdir) -> Restored:
         accept_terms=config.model.accept_terms,
         progress=lambda words: say("model", words),
     )
+    say_uneven(uneven.of_model(lm.config))
     sites = edit_sites.resolve(lm.config, config.model.edit_modules)
     base = identify(config.model.name_or_path, lm.params)
     deltas = anchor.load(folder, sites, base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import ml_collections
 from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.errors import InputError
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import workdir
+from emsedit_jax.run import cluster, defaults, settings, uneven, workdir
 from emsedit_jax.run.command import Command
-from emsedit_jax.run.prepare import say
+from emsedit_jax.run.prepare import say, say_uneven
 from emsedit_jax.run.report import one_line
 from emsedit_jax.session import files, given, ready
 from emsedit_jax.session.session import EditSession
@@ -22,34 +23,59 @@ from emsedit_jax.session.session import EditSession
 def run(command: Command) -> None:
     """Does what the mode says. Raises InputError where that cannot be done."""
     if command.mode == "edit":
-        run_edit(command.config or None, command.workdir, command.facts, command.yes)
-    elif command.mode == "generate":
-        run_generate(command.workdir, command.prompts)
-    elif command.mode == "eval":
-        print(EditSession.load(command.workdir).score())
-    else:
-        from emsedit_jax.session import serve
+        run_edit(command)
+        return
+    with _mesh(command):
+        if command.mode == "generate":
+            run_generate(command.workdir, command.prompts)
+        elif command.mode == "eval":
+            print(_loaded(command.workdir).score())
+        else:
+            from emsedit_jax.session import serve
 
-        serve.run(command.door, command.workdir, lambda: _opened(command.config or None, command.workdir))
+            serve.run(command.door, command.workdir, lambda: _opened(command))
 
 
-def run_edit(config: ml_collections.ConfigDict | None, path: Path, facts: str, yes: bool) -> None:
-    """Writes the facts of a file into a new session, or into the one saved in `path`, and shows what came of each.
+@contextlib.contextmanager
+def _mesh(command: Command) -> Iterator[None]:
+    """Puts the config's mesh in force, or the folder's, or that of the flags; says it where there are several devices.
 
-    Args:
-      config: of a new session; None: what is ready for the default model.
-      yes: goes on without asking where edits lie there already.
+    Raises InputError where there is no such mesh, and for a folder that holds no edits.
+    """
+    config = command.config
+    if not config:
+        there = workdir.is_taken(command.workdir) or command.mode in ("generate", "eval")
+        config = workdir.saved_config(command.workdir) if there else defaults.config()
+        settings.check(config)
+    axes = config.mesh.to_dict() | dict(command.mesh or {})
+    with cluster.mesh_of(axes["data"], axes["model"], saved=command.mesh == {}) as words:
+        if words:
+            say("mesh", words)
+        yield
+
+
+def run_edit(command: Command) -> None:
+    """Writes the facts of a file into a new session, or into the one in the workdir, and shows what came of each.
+
+    A new one has the command's config, or what is ready for the default model. With `yes` it goes on without asking
+    where edits lie there already.
 
     Raises InputError for facts that are not in order, and where the answer is no.
     """
-    wanted = given.read(facts, "eval")
+    path = command.workdir
+    wanted = given.read(command.facts, "eval")
     given.check_agree(wanted)
     if workdir.is_taken(path) and not workdir.Workdir(path).session.exists():
         raise InputError(f"{path} holds no edits by hand, but something else: name a new --workdir.")
     there = _in_force(path)
-    if there and not yes:
+    if there and not command.yes:
         _ask(f"{path} holds {len(there)} facts; add these {len(wanted)} to them?")
-    session = _opened(config, path)
+    with _mesh(command):
+        _edit(_opened(command), path, wanted, there)
+
+
+def _edit(session: EditSession, path: Path, wanted: Sequence[EditRecord], there: Sequence[EditRecord]) -> None:
+    """Writes the facts beside those that are there, shows what came of them, and saves."""
     again = {one.edit for one in wanted} & {one.edit for one in there}
     if again:
         say("again", f"{len(again)} of these facts are in force there already, and are written once more")
@@ -68,26 +94,38 @@ def _in_force(path: Path) -> list[EditRecord]:
     return [one for record in (saved.ledger.active() if saved.ledger else ()) for one in saved.facts[record.number]]
 
 
-def _opened(config: ml_collections.ConfigDict | None, path: Path) -> EditSession:
-    """The session saved in `path`, or a new one. Raises InputError where a config is given and one is there."""
+def _opened(command: Command) -> EditSession:
+    """The session in the workdir, or a new one. Raises InputError where a config is given and one is there."""
+    path = command.workdir
     there = workdir.is_taken(path)
-    if there and config is not None:
+    if there and command.config:
         raise InputError(
             f"{path} holds edits already, whose settings stay: leave --config out, or take a new --workdir."
         )
-    session = EditSession.load(path) if there else _new(config)
+    session = _loaded(path) if there else _new(command)
     untrained = "untrained, which is allowed; --config.editor.load=RUN takes trained ones, see docs/FACTS.md"
     say("networks", untrained if session.networks == "untrained" else session.networks)
     return session
 
 
-def _new(config: ml_collections.ConfigDict | None) -> EditSession:
-    if config is None:
-        return EditSession.from_pretrained(progress=lambda words: say("model", words))
-    model = config.model
-    lm = load_lm(model.name_or_path, model.dtype, accept_terms=model.accept_terms)
-    session = EditSession(ml_collections.ConfigDict(config.to_dict()), lm)
-    session.load_networks(config.editor.get("load") or ready.networks_of(config))
+def _loaded(path: Path) -> EditSession:
+    """The session saved in `path`. Raises InputError where there is none."""
+    session = EditSession.load(path)
+    say_uneven(uneven.of_model(session.lm.config))
+    return session
+
+
+def _new(command: Command) -> EditSession:
+    config = command.config
+    if not config:
+        axes = {f"mesh.{axis}": count for axis, count in (command.mesh or {}).items()}
+        session = EditSession.from_pretrained(settings=axes, progress=lambda words: say("model", words))
+    else:
+        model = config.model
+        lm = load_lm(model.name_or_path, model.dtype, accept_terms=model.accept_terms)
+        session = EditSession(ml_collections.ConfigDict(config.to_dict()), lm)
+        session.load_networks(config.editor.get("load") or ready.networks_of(config))
+    say_uneven(uneven.of_model(session.lm.config))
     return session
 
 
@@ -105,7 +143,7 @@ def run_generate(path: Path, prompts: Sequence[str]) -> None:
 
     Without prompts they are read line by line. Raises InputError where there are no edits.
     """
-    session = EditSession.load(path)
+    session = _loaded(path)
     asked = 0
     for prompt in prompts or _typed():
         asked += 1

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import storing, workdir
 from emsedit_jax.run.workdir import Workdir
@@ -36,7 +37,7 @@ class Desk:
         self._saved_here = False  # by this program, so that writing over needs no question
         self._report: dict[str, Any] | None = None  # of the last edit
         self._doing, self._waiting = "", 0
-        self._worker = ThreadPoolExecutor(1, "session")
+        self._worker = ThreadPoolExecutor(1, "session", sharding.carried())
         self._state = self._seen()
 
     @property

@@ -91,6 +91,22 @@ def test_in_how_many_pieces(sites, n, k, v, pieces):
         assert apart.pieces_of(group_of(sites, k, v), n) == pieces
 
 
+@pytest.mark.parametrize(
+    ("sites", "v", "streamed", "more"),
+    [
+        (16, 32, False, 0),
+        (12, 32, False, 0),
+        (12, 33, False, 4),
+        (12, 32, True, 4),
+        (16, 32, True, 0),
+        (1, 33, False, 7),
+    ],
+)
+def test_how_many_sites_of_ones_fill_the_solves(sites, v, streamed, more):
+    with over("8x1"):
+        assert apart.filling(group_of(sites, v=v), FEW, streamed) == more
+
+
 @pytest.mark.parametrize("name", ["8x1", "4x2", "2x4", "1x8"])
 def test_each_device_holds_its_share_of_what_is_solved(name):
     group = group_of(12)

@@ -11,6 +11,7 @@ import pytest
 from emsedit_jax import sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.run import cli, cluster
+from emsedit_jax.run.prepare import prepare
 from tests.run import tiny
 
 BY_HAND = ("--coordinator=127.0.0.1:1234", "--processes=2", "--process=1")
@@ -134,6 +135,47 @@ def test_a_run_over_devices_says_so_and_has_the_scores_of_one(tmp_path, capsys):
     alone = tiny.train(tmp_path / "alone", editor="ultraedit")
     assert there["scores"] == alone["scores"]
     assert there["mesh"] == {"data": 2, "model": 4}
+
+
+@pytest.mark.parametrize(
+    ("saved", "here", "words"),
+    [
+        ((2, 4), 8, "2 x 4 devices (data x model)"),
+        ((2, 8), 8, "1 x 8 devices (data x model), in place of the workdir's 2 x 8, which do not fit the 8 here"),
+        ((4, 4), 8, "2 x 4 devices (data x model), in place of"),
+        ((2, 4), 1, "one device, in place of the workdir's 2 x 4, which do not fit the 1 here: --config.mesh.data and"),
+        ((2, 4), 2, "1 x 2 devices (data x model), in place of"),
+        ((-1, 4), 6, "1 x 4 devices (data x model), in place of"),
+        ((3, -1), 4, "1 x 4 devices (data x model), in place of"),
+        ((-1, 1), 1, ""),
+    ],
+)
+def test_a_saved_mesh_gives_way_to_the_devices_that_are_there(saved, here, words, monkeypatch):
+    devices = jax.devices()[:here]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: here)
+    with cluster.mesh_of(*saved, saved=True) as said:
+        assert said.startswith(words)
+        assert bool(said) == bool(words)
+    if "in place" in words:
+        with pytest.raises(InputError, match=r"--config\.mesh\.data="), cluster.mesh_of(*saved):
+            pass
+
+
+def test_devices_without_prompts_and_sites_of_ones_are_told(capsys):
+    config = tiny.command("--config.editor.rows_at_once=1", "--config.dataset.n_edits=6", editor="ultraedit").config
+    with cluster.mesh_of(8, 1):
+        prepare(config)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mesh")]
+    idle, filled = told
+    assert "6 prompts of a batch are fewer than the 8 devices along data: 2 of these have none to edit" in idle
+    assert (
+        "edit sites do not go round the 8 devices along data: their solves are filled up, 2 of 32 x 56 with" in filled
+    )
+    with cluster.mesh_of(2, 4):
+        prepare(config)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mesh")]
+    assert len(told) == 1  # of the key/value heads
 
 
 @pytest.mark.parametrize(("devices", "more"), [(-1, 2), (1, 2), (2, 4), (8, 16)])

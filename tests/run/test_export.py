@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from emsedit_jax.edit import sites as edit_sites
 from emsedit_jax.lm.identity import identify
 from emsedit_jax.lm.model import load_lm
-from emsedit_jax.run import arrays, edits
+from emsedit_jax.run import arrays, cluster, edits, restore, workdir
 from tests.run import tiny
 from tests.run.test_bad_input import refused
 
@@ -30,6 +30,34 @@ def test_the_folder_is_the_edited_model(finished, tmp_path, capsys):
             np.testing.assert_allclose(weights[1], weights[0] + np.asarray(delta_kv), atol=1e-6)
     prompt = ["On which continent is Peru?"]
     assert after.generate(prompt, 6) == before.generate(prompt, 6, sites=sites, deltas=deltas)
+
+
+MESH = ("--config.mesh.data=2", "--config.mesh.model=4")
+
+
+@pytest.mark.parametrize("form", ["model", "deltas", "lora"])
+def test_an_export_over_devices_is_that_of_one(finished, tmp_path, capsys, form):
+    export = ("--mode=export", f"--workdir={finished}", f"--as={form}")
+    assert tiny.call(*export, f"--to={tmp_path / 'alone'}") == 0
+    assert "mesh" not in capsys.readouterr().out
+    assert tiny.call(*export, f"--to={tmp_path / 'there'}", *MESH) == 0
+    said = capsys.readouterr().out
+    assert "mesh     2 x 4 devices (data x model)\n" in said
+    assert "key/value heads are no multiple of the devices along model" in said
+    alone, there = tiny.files(tmp_path / "alone"), tiny.files(tmp_path / "there")
+    assert alone.keys() == there.keys()
+    assert any(name.endswith(".safetensors") for name in alone)
+    for name, content in alone.items():
+        assert there[name] == content, name
+
+
+def test_what_is_exported_over_devices_is_on_none_of_them_whole(finished):
+    with cluster.mesh_of(2, 4):
+        found = restore.restore(workdir.saved_config(finished), workdir.Workdir(finished))
+    (group,), (delta_skv,) = found.sites, found.deltas
+    assert delta_skv.addressable_shards[0].data.shape == (2, group.k, group.v // 4)
+    gate = found.lm.params["layers"][0]["mlp"]["gate"]["w"]
+    assert gate.addressable_shards[0].data.shape == (group.k, group.v // 4)
 
 
 def test_what_an_export_needs(finished, tmp_path, capsys):
