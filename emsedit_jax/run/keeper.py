@@ -70,18 +70,6 @@ class Keeper:
         self._stop = stopping.all_asked()
         return self._stop or (bool(self._every) and time.monotonic() - self._saved >= WORTH_S)
 
-    def is_stopping(self) -> bool:
-        """Amid something other than a batch; whether to save what was done before it, for the run is asked to stop.
-
-        Raises Preempted if so, where nothing is kept.
-        """
-        if self._checkpoints is None:
-            if stopping.all_asked():
-                raise Preempted("asked to stop: of this nothing is saved, start it again")
-            return False
-        self._stop = stopping.all_asked()
-        return self._stop
-
     def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
         """Saves the state. Raises Preempted after that, if the run was asked to stop."""
         seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
