@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from emsedit_jax.measure.late import one_late
 
-Unit, Found = TypeVar("Unit"), TypeVar("Found")
+Unit = TypeVar("Unit")
+Made = TypeVar("Made")
 
 
 class Passes:
@@ -34,7 +35,7 @@ class Passes:
         self._ended()
 
     def go(
-        self, units: Iterable[Unit], make: Callable[[int, Unit], Found], read: Callable[[Unit, Found], Any]
+        self, units: Iterable[Unit], make: Callable[[int, Unit], Made], read: Callable[[Unit, Made], Any]
     ) -> list[Any]:
         """What all passes find, each `read` while the device makes the next one.
 
@@ -44,11 +45,11 @@ class Passes:
           read: given the unit and what was made, the same as JSON holds it.
         """
 
-        def made() -> Iterator[tuple[Unit, Found]]:
+        def made() -> Iterator[tuple[Unit, Made]]:
             for number, unit in itertools.islice(enumerate(units), len(self.found), None):
                 self.begun()
                 yield unit, make(number, unit)
 
-        for unit, found in one_late(made()):
-            self.add(read(unit, found))
+        for unit, one in one_late(made()):
+            self.add(read(unit, one))
         return self.found

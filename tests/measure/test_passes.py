@@ -41,6 +41,15 @@ def edited(lm, sites):
     return Edited(lm.config, sites, lm.params, deltas, PrefixStore(lm.config, sites, lm.params, 64))
 
 
+def broken_after(done):
+    def ended():
+        if len(passes.found) == done:
+            raise Broken
+
+    passes = Passes(ended=ended)
+    return passes
+
+
 def bits(found):
     return [one if isinstance(one, str) else (one.dtype, one.tobytes()) for one in found]
 
@@ -52,13 +61,7 @@ def test_asking_goes_on_behind_the_passes_that_are_done(lm, edited, monkeypatch,
     wanted = bits(SORTS[sort](edited, lm, whole))
     assert len(whole.found) > 2
     for done in range(1, len(whole.found) + 1):
-        begun = []
-
-        def stop(done=done):
-            if len(first.found) == done:
-                raise Broken
-
-        first = Passes(ended=stop)
+        begun, first = [], broken_after(done)
         with pytest.raises(Broken):
             SORTS[sort](edited, lm, first)
         again = Passes(json.loads(json.dumps(first.found)), lambda begun=begun: begun.append(1))
