@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float, Int
 
 from emsedit_jax.data.ability import AbilityPlan, TaskPlan
 from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import likelihoods
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.scores import Score
 
 NO_ANSWER = -1  # where a likelihood is not finite, or two are the largest: always wrong
 
 
-def ability(model: Edited, plan: AbilityPlan, key: str, begun: Callable[[], None] = lambda: None) -> dict[str, Score]:
+def ability(model: Edited, plan: AbilityPlan, key: str, passes: Passes | None = None) -> dict[str, Score]:
     """`sst2.accuracy`, `sst2.f1`, `sst2.mcc` and so on under the edits; the store knows the plan as `key`.
 
-    The answer is the word with the largest mean log-probability a token. `begun`: a pass begins.
+    The answer is the word with the largest mean log-probability a token. `passes`: to go on behind.
     """
-    per_token = likelihoods(model, plan.candidates, key, begun).per_token
+    per_token = likelihoods(model, plan.candidates, key, passes).per_token
     scores: dict[str, Score] = {}
     for name, task in plan.tasks.items():
         end = task.start + len(task.labels)

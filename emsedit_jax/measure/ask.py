@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,8 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.lm.config import LMConfig
 from emsedit_jax.lm.params import Params
 from emsedit_jax.measure.edited import Edited
-from emsedit_jax.measure.late import one_late
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.types import AnyArray, Batch, Deltas, Sites
-
-One = TypeVar("One")
 
 
 class Answers(NamedTuple):
@@ -38,49 +36,64 @@ class Drift(NamedTuple):
     kl: Float[np.ndarray, " items"]  # KL(unedited || edited), nats, mean over the answer's tokens
 
 
-def ask(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Answers:
-    """How likely each answer is; the store of prefixes knows the plan as `key`. `begun`: a pass begins."""
+def ask(model: Edited, plan: QuestionPlan, key: str, passes: Passes | None = None) -> Answers:
+    """How likely each answer is; the store of prefixes knows the plan as `key`. `passes`: to go on behind."""
 
     def pass_over(prefix_md: Array, batch: Batch) -> Array:
         return read_tokens(*model.whole, prefix_md, batch, np.maximum(batch.labels_a, 0)[:, None])
 
+    def read(batch: Batch, logprob_aw: Array) -> Iterator[np.ndarray]:
+        yield _sums(batch, np.asarray(logprob_aw)[:, 0])
+        yield _counts(batch)
+
     found = Answers(np.zeros(len(plan.items)), np.zeros(len(plan.items), np.int64))
-    for batch, at, logprob_aw in _asked(model, plan, key, begun, pass_over):
-        found.logprob[at] = _sums(batch, np.asarray(logprob_aw)[:, 0])
-        found.tokens[at] = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
+    _fill(found, model, plan, key, passes or Passes(), pass_over, read)
     return found
 
 
-def _asked(
+def _fill(
+    found: Answers | Drift,
     model: Edited,
     plan: QuestionPlan,
     key: str,
-    begun: Callable[[], None],
-    pass_over: Callable[[Array, Batch], One],
-) -> Iterator[tuple[Batch, list[int], One]]:
-    """(batch, its questions' places, what the pass finds) of every pass, each while the next one runs."""
+    passes: Passes,
+    pass_over: Callable[[Array, Batch], Any],
+    read: Callable[[Batch, Any], Iterator[np.ndarray]],
+) -> None:
+    """Puts what `read` makes of each pass, which is one array for each of `found`, where its questions have places."""
 
-    def passes() -> Iterator[tuple[Batch, list[int], One]]:
-        for number, (batch, places) in enumerate(plan.units()):
-            begun()
-            yield batch, list(places), pass_over(model.prefixes.get(("ask", key, number), batch), batch)
+    def make(number: int, unit: tuple[Batch, Sequence[int]]) -> Any:
+        batch, _ = unit
+        return pass_over(model.prefixes.get(("ask", key, number), batch), batch)
 
-    return one_late(passes())
+    all_passes = passes.go(plan.units(), make, lambda unit, made: [one.tolist() for one in read(unit[0], made)])
+    for places, values in zip(plan.cuts, all_passes, strict=True):
+        for whole, part in zip(found, values, strict=True):
+            whole[list(places)] = part
 
 
-def drift(model: Edited, plan: QuestionPlan, key: str, begun: Callable[[], None] = lambda: None) -> Drift:
-    """How far the edits move what the model says to each question; the store of prefixes knows the plan as `key`."""
+def drift(model: Edited, plan: QuestionPlan, key: str, passes: Passes | None = None) -> Drift:
+    """How far the edits move what the model says to each question; the store of prefixes knows the plan as `key`.
+
+    `passes`: to go on behind.
+    """
     before = no_edit(model.sites)
 
     def pass_over(prefix_md: Array, batch: Batch) -> tuple[Array, Array]:
         return _drift(model.config, model.sites, model.params, before, model.deltas, prefix_md, batch)
 
+    def read(batch: Batch, made: tuple[Array, Array]) -> Iterator[np.ndarray]:
+        for values_a in made:
+            yield _sums(batch, values_a) / _counts(batch)
+
     found = Drift(np.zeros(len(plan.items)), np.zeros(len(plan.items)))
-    for batch, at, (same_a, kl_a) in _asked(model, plan, key, begun, pass_over):
-        counts = _sums(batch, np.ones(len(np.asarray(batch.item_a))))
-        found.same[at] = _sums(batch, same_a) / counts
-        found.kl[at] = _sums(batch, kl_a) / counts
+    _fill(found, model, plan, key, passes or Passes(), pass_over, read)
     return found
+
+
+def _counts(batch: Batch) -> Float[np.ndarray, " prompts"]:
+    """Answer tokens of each prompt."""
+    return _sums(batch, np.ones(len(np.asarray(batch.item_a))))
 
 
 def _sums(batch: Batch, values_a: Array | np.ndarray) -> Float[np.ndarray, " prompts"]:

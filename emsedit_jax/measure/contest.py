@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from emsedit_jax.data.cues import EditRecord
 from emsedit_jax.data.tokens import Tokenizer
 from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import likelihoods
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.scores import NAMES, Score
 
 
@@ -56,16 +57,18 @@ def _rivals(record: EditRecord, kind: str) -> Iterator[tuple[str, Choice]]:
             yield item, Choice(cue.prompt, (cue.answer, cue.versus))
 
 
-def contest(model: Edited, plan: ContestPlan, key: str, begun: Callable[[], None] = lambda: None) -> dict[str, Score]:
-    """`ES.likelier`, `ES.margin` and so on under the edits; the store knows the plan as `key`. `begun`: a pass begins.
+def contest(model: Edited, plan: ContestPlan, key: str, passes: Passes | None = None) -> dict[str, Score]:
+    """`ES.likelier`, `ES.margin` and so on under the edits; the store knows the plan as `key`.
 
     As in ROME and MEMIT an answer's probability P is that of a token, exp(mean log-probability of its tokens), so that
     a long answer may beat a short one. `likelier`: 1 where P(answer) > P(other), else 0, also for a tie and where one
     is not finite. `margin`: P(answer) - P(other). On edited and equivalent prompts the new answer has to win, on
     unrelated ones the true one. Two things are otherwise than there: a prompt and its answer are tokenised apart, here
     as everywhere in the package, and prompts are items of their own, not averaged fact by fact first.
+
+    `passes`: to go on behind.
     """
-    per_token = likelihoods(model, plan.candidates, key, begun).per_token
+    per_token = likelihoods(model, plan.candidates, key, passes).per_token
     scores: dict[str, Score] = {}
     start = 0
     for kind, items in plan.items.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.data.candidates import CandidatePlan
 from emsedit_jax.data.questions import QuestionPlan
 from emsedit_jax.data.records import Cue, EditRecord
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.ability import ability
 from emsedit_jax.measure.ask import ask, drift
-from emsedit_jax.measure.contest import contest
+from emsedit_jax.measure.contest import ContestPlan, contest
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.said import contained, exact, ngram_entropy
 from emsedit_jax.measure.scores import NAMES, Score, Scores
 from emsedit_jax.run import failures
@@ -35,57 +39,75 @@ class Examined(NamedTuple):
 class Part(NamedTuple):
     """One sort of questions, put to a model by itself."""
 
-    passes: int
-    ask: Callable[[], Examined]
+    asked: Any  # what the questions are, of types whose `repr` says all
+    cuts: Sequence[Sequence[int]]  # the places of each pass's questions
+    ask: Callable[[Passes], Examined]
 
 
-def parts(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool, begun: Callable[[], None]) -> dict[str, Part]:
-    """All questions to the model under the edits, by sort; `edited`: also how far it has moved. `begun`: a pass begins.
+def mark(*asked: Any) -> str:
+    """Digest of what is asked."""
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
+
+
+def parts(run: Prepared, exam: Exam, deltas: Deltas, *, edited: bool) -> dict[str, Part]:
+    """All questions to the model under the edits, by sort; `edited`: also how far it has moved.
 
     Nothing is asked yet.
     """
     model, tokenizer, config = run.under(deltas), run.lm.tokenizer, run.config.eval
 
-    def spoken() -> Examined:
-        prompts = [one.prompt for one in exam.spoken]
-        said = speech.lines(model, tokenizer, prompts, config.max_new_tokens, begun)
+    def spoken(passes: Passes) -> Examined:
+        said = speech.lines(model, tokenizer, prompts, config.max_new_tokens, passes)
         return Examined(answered(exam.spoken, said), tuple(said))
 
-    def flowing() -> Examined:
-        items, starts = zip(*exam.flowing, strict=True)
-        flow = speech.texts(model, tokenizer, starts, config.fluency_tokens, begun)
+    def flowing(passes: Passes) -> Examined:
+        flow = speech.texts(model, tokenizer, starts, config.fluency_tokens, passes)
+        items = tuple(item for item, _ in exam.flowing)
         return Examined({"fluency": Score(np.array([ngram_entropy(text) for text in flow]), items)}, ())
 
-    def reading(plan: QuestionPlan) -> Examined:
-        found = ask(model, plan, "reading", begun)
+    def reading(plan: QuestionPlan, passes: Passes) -> Examined:
+        found = ask(model, plan, "reading", passes)
         names = tuple(f"window {m}" for m in range(len(plan.items)))
         return Examined({"perplexity": Score(-found.logprob / found.tokens, names)}, ())
 
-    def moved(plan: QuestionPlan) -> Examined:
-        found, items = drift(model, plan, "unrelated", begun), exam.unrelated_items
+    def moved(plan: QuestionPlan, passes: Passes) -> Examined:
+        found, items = drift(model, plan, "unrelated", passes), exam.unrelated_items
         return Examined({"LS.same": Score(found.same, items), "LS.kl": Score(found.kl, items)}, ())
 
-    found = {"spoken": Part(speech.passes(len(exam.spoken)), spoken)}
+    def rivalling(plan: ContestPlan, passes: Passes) -> Examined:
+        return Examined(contest(model, plan, "contest", passes), ())
+
+    def able(passes: Passes) -> Examined:
+        return Examined(ability_scores(run, exam, deltas, passes), ())
+
+    prompts, starts = [one.prompt for one in exam.spoken], [start for _, start in exam.flowing]
+    found = {"spoken": Part(exam.spoken, speech.cut(prompts), spoken)}
     if exam.flowing:
-        found["flowing"] = Part(speech.passes(len(exam.flowing)), flowing)
+        found["flowing"] = Part(exam.flowing, speech.cut(starts), flowing)
     if (text := exam.reading) is not None:
-        found["reading"] = Part(len(text), lambda: reading(text))
+        found["reading"] = Part(text.items, text.cuts, functools.partial(reading, text))
     if (rivals := exam.contest) is not None:
-        found["contest"] = Part(len(rivals), lambda: Examined(contest(model, rivals, "contest", begun), ()))
+        of_rivals, cuts = _choices(rivals.candidates)
+        found["contest"] = Part((of_rivals, rivals.items), cuts, functools.partial(rivalling, rivals))
     if exam.ability is not None:
-        found["ability"] = Part(len(exam.ability), lambda: Examined(ability_scores(run, exam, deltas, begun), ()))
+        of_tasks, cuts = _choices(exam.ability.candidates)
+        labels = {name: task.labels.tolist() for name, task in exam.ability.tasks.items()}
+        found["ability"] = Part((of_tasks, labels), cuts, able)
     if (unrelated := exam.unrelated) is not None and edited:
-        found["unrelated"] = Part(len(unrelated), lambda: moved(unrelated))
+        found["unrelated"] = Part(unrelated.items, unrelated.cuts, functools.partial(moved, unrelated))
     return found
 
 
-def ability_scores(
-    run: Prepared, exam: Exam, deltas: Deltas, begun: Callable[[], None] = lambda: None
-) -> dict[str, Score]:
+def _choices(plan: CandidatePlan) -> tuple[Any, Sequence[Sequence[int]]]:
+    """What choices ask, and the places of each pass's."""
+    return (plan.questions.items, plan.words_qw.tolist()), plan.questions.cuts
+
+
+def ability_scores(run: Prepared, exam: Exam, deltas: Deltas, passes: Passes | None = None) -> dict[str, Score]:
     """General ability under the edits; nothing where it is not asked for."""
     if exam.ability is None:
         return {}
-    return ability(run.under(deltas), exam.ability, "ability", begun)
+    return ability(run.under(deltas), exam.ability, "ability", passes)
 
 
 def answered(spoken: Sequence[Spoken], said: Sequence[str]) -> dict[str, Score]:

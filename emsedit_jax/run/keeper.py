@@ -15,7 +15,7 @@ from emsedit_jax.run.checkpoint import Checkpoints, Saved
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.prepare import say
 
-WORTH_S = 5.0  # of work that is no batch are saved: saving takes a tenth of a second
+WORTH_S, USUAL_S = 5.0, 0.1  # so much work that is no batch is saved where saving takes no longer than that
 
 
 class Keeper:
@@ -32,6 +32,7 @@ class Keeper:
         self._checkpoints, self._every = Checkpoints(path) if path is not None else None, every
         self._clock, self._metrics, self._of = clock, metrics, of
         self._done, self._stop, self._saved = 0, False, time.monotonic()
+        self._took = 0.0  # seconds of the last saving
         self._before = clock.summary()
         self.found: Saved | None = None  # what a run before this one left
 
@@ -64,31 +65,25 @@ class Keeper:
         return self._stop or (bool(self._every) and self._done % self._every == 0)
 
     def is_due_at_once(self) -> bool:
-        """Something other than a batch is done; whether to save the state after it: what is worth it by its time."""
-        if self._checkpoints is None:
-            return False
-        self._stop = stopping.all_asked()
-        return self._stop or (bool(self._every) and time.monotonic() - self._saved >= WORTH_S)
+        """Something other than a batch is done; whether to save the state after it: what is worth it by its time.
 
-    def is_stopping(self) -> bool:
-        """Amid something other than a batch; whether to save what was done before it, for the run is asked to stop.
-
-        Raises Preempted if so, where nothing is kept.
+        Where saving takes longer, so much more has to be done in between.
         """
         if self._checkpoints is None:
-            if stopping.all_asked():
-                raise Preempted("asked to stop: of this nothing is saved, start it again")
             return False
         self._stop = stopping.all_asked()
-        return self._stop
+        worth = WORTH_S * max(1.0, self._took / USUAL_S)
+        return self._stop or (bool(self._every) and time.monotonic() - self._saved >= worth)
 
     def save(self, arrays: Mapping[str, np.ndarray], place: Mapping[str, Any]) -> None:
         """Saves the state. Raises Preempted after that, if the run was asked to stop."""
         seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
         assert self._checkpoints is not None
         place = {**place, "of": self._of, "seconds": seconds, "metrics_bytes": rows.settled(self._metrics)}
+        began = time.monotonic()
         self._checkpoints.save(arrays, place)
         self._saved = time.monotonic()
+        self._took = self._saved - began
         if self._stop:
             raise Preempted()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from emsedit_jax import sharding
-from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError, Preempted
 from emsedit_jax.meta import trajectory
 from emsedit_jax.run import (
@@ -18,6 +18,7 @@ from emsedit_jax.run import (
     cluster,
     course,
     edits,
+    evaluation,
     exam,
     examine,
     items,
@@ -26,14 +27,12 @@ from emsedit_jax.run import (
     networks,
     page,
     report,
-    scoring,
     stopping,
     storing,
     trackers,
     watch,
     workdir,
 )
-from emsedit_jax.run import keeper as keeping
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
@@ -64,7 +63,7 @@ def run(
     """
     cluster.check_alike(config, mode)
     mesh = cluster.mesh_of(config.mesh.data, config.mesh.model, saved_mesh)
-    heeded = stopping.heeded() if mode == "train" else contextlib.nullcontext()
+    heeded = stopping.heeded() if to is None else contextlib.nullcontext()
     with mesh as words, CompileClock() as compiling, heeded:
         if words:
             say("mesh", words)
@@ -120,9 +119,14 @@ def _run(
     run: Prepared, questions: Exam, state: MetaState, folder: Workdir, clock: PhaseClock, compiling: CompileClock
 ) -> None:
     """All stages, with what is to be said where they do not come to an end."""
+    with _told_how_to_go_on(folder), contextlib.closing(Tracking(folder, run.config)) as tracking:
+        _go_through(run, questions, state, folder, clock, compiling, tracking)
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(folder: Workdir) -> Iterator[None]:
     try:
-        with contextlib.closing(Tracking(folder, run.config)) as tracking:
-            _go_through(run, questions, state, folder, clock, compiling, tracking)
+        yield
     except Preempted:
         again = f"the same command with --workdir={folder.path} goes on"
         raise Preempted(f"what is done is saved in {folder.path}; {again}.") from None
@@ -199,22 +203,24 @@ def _keep(run: Prepared, folder: Workdir, stop: Diverged) -> str:
 
 
 def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, compiling: CompileClock) -> None:
-    """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there."""
+    """Scores the edits saved in a workdir again, on the data the config names; writes `eval.json` there.
+
+    An evaluation broken off goes on where it was.
+    """
     folder = Workdir(path)
     anchor.check_present(folder)
     exam.check_files(config)
     run = prepare(config, training=False)
     questions = exam.prepare_exam(run)
-    deltas = anchor.load(folder, run.editor.sites, run.base)
-    say("edits", str(folder.edits))
-    unedited, idle = no_edit(run.editor.sites), keeping.nothing(clock)
-    before = scoring.ask_all(run, questions, unedited, clock, "unedited", idle, edited=False)
-    after = scoring.ask_all(run, questions, deltas, clock, "after editing", idle, edited=True)
-    found = arrays.digests(edits.named(run.editor.sites, deltas))
-    summary = summarise(run, clock, compiling, before, after, found)
-    _show(summary, examine.examples(questions, before, after), folder)
-    with lock.held(path):
+    with lock.held(path), _told_how_to_go_on(folder):
+        deltas = anchor.load(folder, run.editor.sites, run.base)
+        say("edits", str(folder.edits))
+        before, after = evaluation.asked(run, questions, deltas, folder, clock)
+        found = arrays.digests(edits.named(run.editor.sites, deltas))
+        summary = summarise(run, clock, compiling, before, after, found)
         storing.write_json(path / "eval.json", summary)
+        evaluation.finish(folder)
+    _show(summary, examine.examples(questions, before, after), folder)
 
 
 MODES = {"train": run_train, "eval": run_eval}

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from emsedit_jax.data.batching import EditPlan
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.score import Shares, score_edits
 from emsedit_jax.measure.scores import NAMES, Score, Scores
 from emsedit_jax.run import exam, examine
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
-from emsedit_jax.run.examine import Examined
+from emsedit_jax.run.examine import Examined, Part
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import Prepared
 from emsedit_jax.run.progress import Batchwise, track
@@ -73,38 +74,61 @@ def ask_all(
 ) -> Examined:
     """The published scores and all further ones; `edited`: also what there is to tell of an edited model alone.
 
-    The state is kept after each sort of questions that is worth it. Raises: Preempted.
+    The state is kept as the passes go, whenever that is worth it. Raises: Preempted.
     """
-    known = keeper.found.place.get("parts", {}) if keeper.found is not None else {}
-    done = {name: examined_from(part) for name, part in known.items()}
-
-    def keep() -> None:
-        keeper.save({}, {"batches": [], "parts": {name: plain_examined(part) for name, part in done.items()}})
-
-    def begun() -> None:
-        if keeper.is_stopping():
-            keep()
-        shown.next_pass()
-
+    kept = Kept(keeper)
+    done = kept.done
     if PUBLISHED not in done:
         done[PUBLISHED] = Examined(score_all(run, deltas, clock, words, keeper, last), ())
-        if keeper.is_due_at_once():
-            keep()
-    parts = examine.parts(run, questions, deltas, edited=edited, begun=begun)
+        kept.keep_if_due()
+    parts = examine.parts(run, questions, deltas, edited=edited)
     left = [name for name in parts if name not in done]
-    total = sum(parts[name].passes for name in left)
-    with clock.phase("score"), track(total, f"asking {words}", "passes") as progress:
-        shown = Batchwise(progress)
-        shown.batch(total, total)
-        for name in left:
-            done[name] = parts[name].ask()
-            if name != left[-1] and keeper.is_due_at_once():
-                keep()
-        shown.end()
+    with clock.phase("score"):
+        amid = {name: kept.passes(name, parts[name]) for name in left}
+        total = sum(len(parts[name].cuts) - len(amid[name].found) for name in left)
+        with track(total, f"asking {words}", "passes") as progress:
+            shown = Batchwise(progress)
+            shown.batch(total, total)
+            for name in left:
+                amid[name].begun = shown.next_pass
+                done[name] = parts[name].ask(amid[name])
+                if name != left[-1]:
+                    kept.keep_if_due()
+            shown.end()
     scores = done.pop(PUBLISHED).scores
     later = examine.retention(run.valid_plan, scores) if edited and run.config.eval.further else {}
     further = {name: score for part in done.values() for name, score in part.scores.items()}
     return Examined({**scores, **later, **further}, tuple(words for part in done.values() for words in part.said))
+
+
+class Kept:
+    """What of all questions is asked, as the keeper has it: whole sorts, and of the one in between its passes."""
+
+    def __init__(self, keeper: Keeper):
+        place = keeper.found.place if keeper.found is not None else {}
+        self.done = {name: examined_from(part) for name, part in place.get("parts", {}).items()}
+        self._keeper, self._amid = keeper, place.get("amid", {})
+
+    def passes(self, name: str, part: Part) -> Passes:
+        """The passes over that sort: those of before, where the same was asked in the same passes, and those to come.
+
+        The state is kept along with them.
+        """
+        mark = examine.mark(name, part.asked, part.cuts)
+        before = self._amid if self._amid.get("mark") == mark else {"found": []}
+
+        def ended() -> None:
+            if len(passes.found) < len(part.cuts):
+                self.keep_if_due({"mark": mark, "found": passes.found})
+
+        passes = Passes(before["found"], ended=ended)
+        return passes
+
+    def keep_if_due(self, amid: Mapping[str, Any] | None = None) -> None:
+        """Saves the state, and what there is of the sort that is being asked. Raises: Preempted."""
+        if self._keeper.is_due_at_once():
+            parts = {name: plain_examined(part) for name, part in self.done.items()}
+            self._keeper.save({}, {"batches": [], "parts": parts, "amid": amid or {}})
 
 
 def plain_examined(found: Examined) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Workdir(NamedTuple):
         return self.path / "stages"
 
     @property
+    def evaluation(self) -> Path:
+        return self.path / "eval-stages"
+
+    @property
     def session(self) -> Path:
         return self.path / "session.json"
 

@@ -13,6 +13,7 @@ from emsedit_jax.lm import decoder
 from emsedit_jax.measure import ask as asking
 from emsedit_jax.measure.edited import Edited
 from emsedit_jax.measure.likelihood import likelihoods
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.prefixes import PrefixStore
 
 CHOICES = [  # (prompt, answers)
@@ -83,7 +84,9 @@ def test_one_program_serves_all_passes_and_edits(lm, sites, edited):
     program.clear_cache()
     begun = []
     for deltas in (no_edit(sites), edited):
-        likelihoods(Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine", lambda: begun.append(1))
+        likelihoods(
+            Edited(lm.config, sites, lm.params, deltas, prefixes), plan, "mine", Passes(begun=lambda: begun.append(1))
+        )
     assert program._cache_size() == 1
     assert len(begun) == 2 * len(plan)
 

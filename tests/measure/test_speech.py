@@ -4,6 +4,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.lm import generate
 from emsedit_jax.measure import speech
 from emsedit_jax.measure.edited import Edited
+from emsedit_jax.measure.passes import Passes
 from emsedit_jax.measure.prefixes import PrefixStore
 
 PROMPTS = [f"{'word ' * (m % 4)}number {m}" for m in range(6)]
@@ -19,8 +20,8 @@ def test_each_prompt_has_its_own_answer_however_they_are_passed(lm, sites, monke
     assert len(set(together)) > 1
     begun = []
     monkeypatch.setattr(speech, "ROWS", 4)  # the second pass is filled up
-    assert talk(lm, sites, PROMPTS, begun=lambda: begun.append(1)) == together
-    assert len(begun) == speech.passes(len(PROMPTS)) == 2
+    assert talk(lm, sites, PROMPTS, passes=Passes(begun=lambda: begun.append(1))) == together
+    assert len(begun) == len(speech.cut(PROMPTS)) == 2
     assert talk(lm, sites, PROMPTS[::-1]) == together[::-1]
 
 
@@ -48,4 +49,4 @@ def test_longer_texts_are_drawn_alike_every_time_and_begin_with_their_prompts(lm
 
 def test_nothing_is_asked_of_nothing(lm, sites):
     assert talk(lm, sites, []) == []
-    assert speech.passes(0) == 0
+    assert speech.cut([]) == []

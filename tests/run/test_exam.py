@@ -11,7 +11,7 @@ from emsedit_jax.data.tokens import TokenItem
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, measure
 from emsedit_jax.meta import trajectory
-from emsedit_jax.run import cli, exam, examine, items, keeper, main
+from emsedit_jax.run import cli, edits, exam, examine, items, keeper, networks, report, scoring
 from emsedit_jax.run.exam import Spoken
 from tests.run import tiny
 from tests.run.broken_off import counted, power_cut, same_run
@@ -220,15 +220,15 @@ def interrupted(tmp_path, monkeypatch, where, name):
 @pytest.mark.parametrize(
     ("module", "name", "stages"),
     [
-        ("scoring", "joined", 0),  # of the unedited model's scores
-        ("networks", "save", 1),
-        ("edits", "save", 2),
-        ("examine", "retention", 3),
-        ("report", "plot_curve", 4),
+        (scoring, "joined", 0),  # of the unedited model's scores
+        (networks, "save", 1),
+        (edits, "save", 2),
+        (examine, "retention", 3),
+        (report, "plot_curve", 4),
     ],
 )
 def test_a_run_broken_off_goes_on_to_the_same_bits(asked, tmp_path, monkeypatch, capsys, module, name, stages):
-    folder = interrupted(tmp_path, monkeypatch, getattr(main, module), name)
+    folder = interrupted(tmp_path, monkeypatch, module, name)
     assert capsys.readouterr().out.count("done before") == stages
     mine, theirs = (tiny.read(one / "summary.json") for one in (folder, asked))
     for part in ("scores", "intervals", "items", "edits", "digests", "examples", "trained_on"):
