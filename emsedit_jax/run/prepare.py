@@ -82,6 +82,8 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     n_train = a_trajectory * config.train.n_trajectories
     plans = facts.plans(config, found, lm, {"train": n_train + held, "eval": config.num_seq})
     valid_plan, train_plan, holdout = _holding(config, lm, plans["eval"]), None, None
+    for plan in (*plans.values(), valid_plan):
+        lm.check_tokens(item.ids for item in plan.token_items())
     if learns:
         both, valid_plan = batching.share_shapes(plans["train"], valid_plan)
         train_plan = both.part(0, n_train)
