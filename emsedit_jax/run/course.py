@@ -11,7 +11,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
-from emsedit_jax.run import arrays, edits, exam, examine, history, ledger, networks, scoring
+from emsedit_jax.run import arrays, edits, exam, examine, history, inputs, ledger, networks, scoring
 from emsedit_jax.run import keeper as keeping
 from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.clock import PhaseClock
@@ -47,7 +47,9 @@ def asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, edi
             raise InputError(f"the facts to edit are others than when this run was begun; {advice}.")
         return found
 
-    return stages.reach("edited" if edited else "unedited", make, scoring.plain_examined, back, alone=True)
+    without = () if edited else (inputs.NETWORKS,)  # which may be put right before anything is edited with them
+    name = "edited" if edited else "unedited"
+    return stages.reach(name, make, scoring.plain_examined, back, alone=True, without=without)
 
 
 def trained(
