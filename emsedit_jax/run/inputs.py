@@ -43,7 +43,7 @@ def digests(run: Prepared, questions: Exam, state: MetaState) -> dict[str, str]:
 
 def differing(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     """The parts that two runs do not share."""
-    return [name for name in dict.fromkeys((*there, *here)) if there.get(name) != here.get(name)]
+    return [name for name in dict.fromkeys((*here, *there)) if there.get(name) != here.get(name)]
 
 
 def _digest(part: Iterable[Any]) -> str:

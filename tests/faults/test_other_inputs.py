@@ -43,7 +43,6 @@ def begun(tmp_path_factory, quick_compiles):
     flags = [
         f"--config.model.name_or_path={folder / 'model'}",
         "--config.dataset.name=ripple_effect",
-        "--config.dataset.train_path=",
         f"--config.dataset.valid_path={folder / 'facts.json'}",
         "--config.dataset.n_edits=2",
         "--config.checkpoint.every=1",
