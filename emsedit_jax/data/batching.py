@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -83,6 +83,11 @@ class EditPlan:
     def records(self, j: int) -> Sequence[EditRecord]:
         """The records of batch j, in the order drawn."""
         return self.drawn[j]
+
+    def token_items(self) -> Iterator[TokenItem]:
+        """All prompts of all kinds, those that are held included."""
+        for batches in (*self.items.values(), self.held):
+            yield from itertools.chain.from_iterable(batches)
 
     def order(self, j: int, kind: str) -> Int[np.ndarray, " prompts"]:
         """The prompts of batch j in the published order, micro-batch by micro-batch, row by row.

@@ -35,6 +35,11 @@ class TokenItem(NamedTuple):
         """Position of the first label: the prompt's last token."""
         return self.prompt_len - 1
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every token id in it."""
+        return (*self.tokens, *self.labels, *self.versus)
+
 
 def tokenize(
     cues: Sequence[Cue], sources: Sequence[str], tokenizer: Tokenizer, *, max_tokens: int | None = None

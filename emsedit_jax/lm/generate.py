@@ -57,8 +57,8 @@ def greedy(
     """The likeliest continuation of each prompt (token ids), token by token, ended before the first end-of-text token.
 
     With `must_speak` the first token is none.
-    `deltas` (with their `sites`) generate from the edited model. Raises InputError for a prompt without tokens, or one
-    that is too long.
+    `deltas` (with their `sites`) generate from the edited model. Raises InputError for a prompt without tokens, one
+    that is too long, or tokens that the model does not have.
     """
     return generate(config, params, prompts, max_new_tokens, GREEDY, 0, sites, deltas, must_speak)
 
@@ -90,6 +90,10 @@ def generate(
         raise InputError("deltas are given without the sites they belong to.")
     if any(len(prompt) == 0 for prompt in prompts):
         raise InputError("cannot continue an empty prompt; give it at least one token.")
+    largest = max(map(max, prompts), default=0)
+    if largest >= config.vocabulary:
+        known = f"the model's vocabulary ends at {config.vocabulary - 1}"
+        raise InputError(f"a prompt has the token id {largest}, but {known}; it takes its own tokenizer.")
     longest = max(map(len, prompts), default=0)
     if config.learned_positions and longest + max_new_tokens > config.max_length:
         raise InputError(

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -51,6 +51,15 @@ class LM:
             known = f"this model has learned {self.config.max_length} positions"
             raise InputError(f"{np.shape(token_ids)[1]} columns of tokens: {known}.")
         return _all_logits(self.config, self.params, jnp.asarray(ids), jnp.asarray(mask))
+
+    def check_tokens(self, ids: Iterable[Sequence[int]]) -> None:
+        """Raises InputError for a token id that the model has no row for: looked up, it would be taken for the last."""
+        largest = max((max(row, default=0) for row in ids), default=0)
+        if largest >= self.config.vocabulary:
+            raise InputError(
+                f"{self.folder}: its tokenizer gives the token id {largest}, but the model's vocabulary ends at "
+                f"{self.config.vocabulary - 1}; put the tokenizer.json there that belongs to the model."
+            )
 
     def generate(
         self,

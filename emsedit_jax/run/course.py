@@ -11,8 +11,7 @@ from emsedit_jax.edit.step import no_edit
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.score import Shares, means
 from emsedit_jax.measure.scores import PUBLISHED, Scores, totals
-from emsedit_jax.run import arrays, bookkeeping, edits, exam, examine, history, ledger, networks, scoring
-from emsedit_jax.run import keeper as keeping
+from emsedit_jax.run import arrays, bookkeeping, edits, exam, examine, history, inputs, ledger, networks, scoring
 from emsedit_jax.run.bookkeeping import Bookkeeper, lacks
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.editing import Log, edit, lost_ledger
@@ -47,7 +46,9 @@ def asked(run: Prepared, questions: Exam, stages: Stages, clock: PhaseClock, edi
             raise InputError(f"the facts to edit are others than when this run was begun; {advice}.")
         return found
 
-    return stages.reach("edited" if edited else "unedited", make, scoring.plain_examined, back, alone=True)
+    without = () if edited else (inputs.NETWORKS,)  # which may be put right before anything is edited with them
+    name = "edited" if edited else "unedited"
+    return stages.reach(name, make, scoring.plain_examined, back, alone=True, without=without)
 
 
 def trained(
@@ -70,7 +71,7 @@ def trained(
             raise Lost(str(error).removesuffix(".")) from None
 
     if run.learning is None:  # drawn or loaded: read anew, for they may have been put right meanwhile
-        return make(keeping.nothing(clock))
+        return state, 0
     return stages.reach("trained", make, lambda found: found[1], back)
 
 
@@ -110,7 +111,13 @@ def edited(
     def more() -> dict[str, Any]:
         return {"own": scoring.plain_shares(own), "so_far": so_far, "ability": ability}
 
+    def settle() -> None:
+        """Writes networks that no stage has trained, once it is known that no edits were made with others."""
+        if run.editor.method.learned and run.learning is None:
+            networks.save(folder.networks, run.editor, state, run.base)
+
     def make(keeper: Keeper) -> Edited:
+        settle()
         if keeper.found is not None:
             place = keeper.found.place
             own[:], so_far[:], ability[:] = scoring.shares_from(place["own"]), place["so_far"], place["ability"]
@@ -124,6 +131,7 @@ def edited(
         return Edited(deltas, digests, scores, so_far, ability, told)
 
     def back(plain: Any) -> Edited:
+        settle()
         told, digests = plain["ledger"], plain["digests"]
         if told and (why := lacks(folder.ledger, Mark(told["batches"], told.get("content", "")))):
             raise Lost(why)

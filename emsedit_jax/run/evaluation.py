@@ -6,12 +6,12 @@ import shutil
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.run import arrays, edits, examine, scoring, settings, storing
+from emsedit_jax.run import arrays, edits, examine, inputs, scoring, settings, storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.keeper import Keeper
-from emsedit_jax.run.prepare import Prepared, fingerprint, say
+from emsedit_jax.run.prepare import Prepared, say
 from emsedit_jax.run.stages import Stages
 from emsedit_jax.run.workdir import FREE, Workdir
 from emsedit_jax.types import Deltas
@@ -26,7 +26,7 @@ def asked(
     """
     of = _mark(run, questions, deltas)
     _begin(folder, of)
-    stages = Stages(Workdir(folder.evaluation / of), clock, run.config.checkpoint.every, of)
+    stages = Stages(Workdir(folder.evaluation / of), clock, run.config.checkpoint.every, {"the evaluation": of})
 
     def stage(name: str, words: str, under: Deltas, *, edited: bool) -> Examined:
         def make(keeper: Keeper) -> Examined:
@@ -44,7 +44,8 @@ def _mark(run: Prepared, questions: Exam, deltas: Deltas) -> str:
     digests = arrays.digests(edits.named(run.editor.sites, deltas))
     parts = examine.parts(run, questions, deltas, edited=True)
     further = [(name, part.asked) for name, part in parts.items()]
-    return examine.mark(config, fingerprint(run), sorted(digests.items()), further)[:16]
+    taken_in = inputs.digests(run, questions, None)
+    return examine.mark(config, sorted(taken_in.items()), sorted(digests.items()), further)[:16]
 
 
 def _begin(folder: Workdir, of: str) -> None:

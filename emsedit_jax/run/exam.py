@@ -69,7 +69,7 @@ def prepare_exam(run: Prepared) -> Exam:
     _tell_long_answers(run, spoken)
     unrelated, names = _unrelated(run.valid_plan)
     flowing = [facts[place] for place in spread(len(facts), config.fluency)]
-    return Exam(
+    found = Exam(
         spoken=spoken,
         shown=tuple(range(len(shown))),
         flowing=tuple((fact.source, fact.edit.prompt) for fact in flowing),
@@ -79,6 +79,18 @@ def prepare_exam(run: Prepared) -> Exam:
         contest=_contest(run, facts),
         ability=_ability(run) if config.ability_path else None,
     )
+    _check_tokens(run, found)
+    return found
+
+
+def _check_tokens(run: Prepared, exam: Exam) -> None:
+    """Raises InputError for tokens that the model does not have. Unrelated prompts are the plan's, checked with it."""
+    plans = [exam.reading] if exam.reading else []
+    plans += [one.candidates.questions for one in (exam.contest, exam.ability) if one]
+    run.lm.check_tokens(item.ids for plan in plans for item in plan.items)
+    run.lm.check_tokens(row for one in (exam.contest, exam.ability) if one for row in one.candidates.words_qw.tolist())
+    prompts = list(dict.fromkeys(one.prompt for one in exam.spoken))
+    run.lm.check_tokens(run.lm.tokenizer(prompts)["input_ids"] if prompts else [])
 
 
 def item_names(plan: EditPlan, kind: str) -> tuple[str, ...]:

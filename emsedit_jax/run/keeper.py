@@ -21,13 +21,13 @@ WORTH_S, USUAL_S = 5.0, 0.1  # so much work that is no batch is saved where savi
 class Keeper:
     """The checkpoints of one stage."""
 
-    def __init__(self, path: Path | None, every: int, clock: PhaseClock, metrics: Path, of: str = ""):
+    def __init__(self, path: Path | None, every: int, clock: PhaseClock, metrics: Path, of: Mapping[str, str]):
         """
         Args:
           path: the stage's own folder; None: nothing is kept.
           every: batches between two checkpoints; 0: only when the run is asked to stop.
           metrics: the file that grows along the stage.
-          of: what the run is made of beside its config.
+          of: what the stage is made of beside the config, part by part.
         """
         self._checkpoints, self._every = Checkpoints(path) if path is not None else None, every
         self._clock, self._metrics, self._of = clock, metrics, of
@@ -79,7 +79,7 @@ class Keeper:
         """Saves the state. Raises Preempted after that, if the run was asked to stop."""
         seconds = {part: value - self._before[part] for part, value in self._clock.summary().items()}
         assert self._checkpoints is not None
-        place = {**place, "of": self._of, "seconds": seconds, "metrics_bytes": rows.settled(self._metrics)}
+        place = {**place, "of": dict(self._of), "seconds": seconds, "metrics_bytes": rows.settled(self._metrics)}
         began = time.monotonic()
         self._checkpoints.save(arrays, place)
         self._saved = time.monotonic()
@@ -98,4 +98,4 @@ class Keeper:
 
 def nothing(clock: PhaseClock) -> Keeper:
     """A keeper that keeps nothing."""
-    return Keeper(None, 0, clock, Path())
+    return Keeper(None, 0, clock, Path(), {})

@@ -43,11 +43,20 @@ def held(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def sweep(path: Path) -> None:
-    """Removes the lock of a program that died in the folder, if there is one; that of a living one stays."""
-    if any((path / name).exists() for name in (LOCK, HOLDER)):
-        with contextlib.suppress(InputError), held(path):
-            pass
+@contextlib.contextmanager
+def tried(path: Path) -> Iterator[bool]:
+    """As `held`, but says whether the folder is kept: not where another one works in it, or it cannot be written.
+
+    The lock of a program that died is taken, and gone after the block.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(path))
+        except InputError:
+            kept = False
+        else:
+            kept = True
+        yield kept
 
 
 def _this() -> dict[str, str | int]:

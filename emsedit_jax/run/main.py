@@ -21,6 +21,7 @@ from emsedit_jax.run import (
     evaluation,
     exam,
     examine,
+    inputs,
     items,
     ledger,
     lock,
@@ -37,7 +38,7 @@ from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
 from emsedit_jax.run.export import run_export
-from emsedit_jax.run.prepare import Prepared, fingerprint, prepare, say
+from emsedit_jax.run.prepare import Prepared, prepare, say
 from emsedit_jax.run.resources import CompileClock, use_compile_cache
 from emsedit_jax.run.stages import Stages, remove_stages
 from emsedit_jax.run.summary import summarise
@@ -87,7 +88,6 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
         )
     workdir.check_workdir(path, config)
     if sharding.agreed(Workdir(path).summary.exists()):
-        lock.sweep(path)
         _show_finished(Workdir(path))
         return
     trackers.check_installed(config.track)
@@ -96,23 +96,30 @@ def run_train(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, 
     questions = exam.prepare_exam(run)
     state = first_networks(run)
     with lock.held(path):
-        if sharding.agreed(Workdir(path).summary.exists()):  # by somebody else meanwhile
-            _show_finished(Workdir(path))
+        if not sharding.agreed(Workdir(path).summary.exists()):
+            folder = workdir.open_workdir(path, config)
+            say("workdir", str(folder.path))
+            _run(run, questions, state, folder, clock, compiling)
             return
-        folder = workdir.open_workdir(path, config)
-        say("workdir", str(folder.path))
-        _run(run, questions, state, folder, clock, compiling)
+    _show_finished(Workdir(path))  # somebody else made it meanwhile
 
 
 def _show_finished(folder: Workdir) -> None:
     """A run that was made before: what it found."""
     summary = storing.read_json(folder.summary, "name another folder with --workdir, or remove this one")
-    remove_stages(folder)  # of a run that died between its last steps
+    with lock.tried(folder.path) as is_free:
+        if is_free:  # else who made it may be at its last steps
+            _finish(folder)
+    say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
+    _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
+
+
+def _finish(folder: Workdir) -> None:
+    """Does what is left to be done for a run that died between its last steps."""
+    remove_stages(folder)
     if not folder.report.exists():
         workdir.sweep(folder)
         _write_page(folder)
-    say("workdir", f"{folder.path}: this run is finished; name another --workdir to make it again")
-    _show(summary, [report.Example(**one) for one in summary["examples"]], folder)
 
 
 def _run(
@@ -142,7 +149,8 @@ def _go_through(
     tracking: Tracking,
 ) -> None:
     """All stages of a run."""
-    config, stages = run.config, Stages(folder, clock, run.config.checkpoint.every, fingerprint(run))
+    config = run.config
+    stages = Stages(folder, clock, config.checkpoint.every, inputs.digests(run, questions, state))
     before = Examined({}, ()) if config.eval.final_only else course.asked(run, questions, stages, clock, None)
     try:
         state, trained_on = course.trained(run, state, stages, folder, clock, tracking.log)

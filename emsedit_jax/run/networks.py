@@ -29,7 +29,7 @@ OTHERS = "load other networks, or none"
 
 def save(path: Path, editor: Editor, state: MetaState, base: Identity) -> None:
     """Writes networks and statistics whole or not at all; `base` is the model that they were trained on."""
-    arrays.write(path, _named(editor, state), "networks", base.about() | _about(editor))
+    arrays.write(path, named(editor, state), "networks", base.about() | _about(editor))
 
 
 def file_of(given: str) -> Path:
@@ -62,7 +62,7 @@ def load(path: Path, editor: Editor, state: MetaState, base: Identity) -> MetaSt
         if there.get(name) != wanted:
             theirs, ours = _sides(there.get(name), wanted)
             raise InputError(f"{path} was trained with {name}={theirs}, this run has {name}={ours}; {_remedy(name)}.")
-    expected = _named(editor, state)
+    expected = named(editor, state)
     odd = sorted(found.keys() ^ expected.keys())
     if odd:
         raise InputError(f"{path}: array {odd[0]!r} is only {'there' if odd[0] in found else 'in this run'}; {OTHERS}.")
@@ -104,16 +104,16 @@ def _prefix(editor: Editor, net: int, group: int) -> str:
     return f"net{net}/{editor.sites[group].shape_key}"
 
 
-def _named(editor: Editor, state: MetaState) -> dict[str, np.ndarray]:
-    """`net0/576x1536/blocks.0.A`, ... and `net0/576x1536/norm.mean_c`, ..."""
-    named: dict[str, np.ndarray] = {}
+def named(editor: Editor, state: MetaState) -> dict[str, np.ndarray]:
+    """`net0/576x1536/blocks.0.A`, ... and `net0/576x1536/norm.mean_c`, ..., on the host; all processes must call it."""
+    found: dict[str, np.ndarray] = {}
     for net, (theta, stats) in enumerate(zip(state.thetas, state.stats, strict=True)):
         for g in range(len(editor.sites)):
             for path, leaf in jax.tree_util.tree_leaves_with_path(theta[g]):
-                named[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = sharding.host(leaf)
+                found[f"{_prefix(editor, net, g)}/{_dotted(path)}"] = sharding.host(leaf)
             for field in dataclasses.fields(stats[g]):
-                named[f"{_prefix(editor, net, g)}/norm.{field.name}"] = sharding.host(getattr(stats[g], field.name))
-    return named
+                found[f"{_prefix(editor, net, g)}/norm.{field.name}"] = sharding.host(getattr(stats[g], field.name))
+    return found
 
 
 def _dotted(path: tuple) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -81,6 +80,8 @@ def prepare(config: ml_collections.ConfigDict, *, training: bool = True, lm: LM 
     n_train = a_trajectory * config.train.n_trajectories
     plans = facts.plans(config, found, lm, {"train": n_train + held, "eval": config.num_seq})
     valid_plan, train_plan, holdout = _holding(config, lm, plans["eval"]), None, None
+    for plan in (*plans.values(), valid_plan):
+        lm.check_tokens(item.ids for item in plan.token_items())
     if learns:
         both, valid_plan = batching.share_shapes(plans["train"], valid_plan)
         train_plan = both.part(0, n_train)
@@ -109,18 +110,6 @@ def _holding(config: ml_collections.ConfigDict, lm: LM, plan: EditPlan) -> EditP
     apart = {cue.prompt for record in records for cue in record.unrel}
     cues = [[cue for one in batch for cue in nearby.beside(one, hold, records, apart)] for batch in plan.drawn]
     return batching.share_shapes(batching.holding(plan, cues, lm.tokenizer, lm.config.max_length))[0]
-
-
-def fingerprint(run: Prepared) -> str:
-    """Digest of what a run is made of beside its config: the model's weights, all facts as drawn, what they hold."""
-    found = hashlib.sha256(run.base.weights.encode())
-    for items in run.valid_plan.held:
-        found.update(repr([item.tokens for item in items]).encode())
-    for plan in (run.train_plan, run.holdout.plan if run.holdout else None, run.valid_plan):
-        for batch in plan.drawn if plan is not None else ():
-            for record in batch:
-                found.update(repr((record.source, record.edit, record.equiv, record.unrel)).encode())
-    return found.hexdigest()
 
 
 def editor_of(config: ml_collections.ConfigDict, lm: LMConfig) -> Editor:

@@ -6,10 +6,12 @@ that was made of it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from emsedit_jax import disk, sharding
 from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score, Scores
-from emsedit_jax.run import rows, stopping, storing
+from emsedit_jax.run import inputs, rows, stopping, storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.keeper import Keeper
 from emsedit_jax.run.prepare import say
@@ -34,11 +36,11 @@ class Lost(Exception):
 class Stages:
     """Each stage's result as a small JSON file beside the run's own, with the seconds that it took."""
 
-    def __init__(self, folder: Workdir, clock: PhaseClock, every: int, of: str = ""):
+    def __init__(self, folder: Workdir, clock: PhaseClock, every: int, of: Mapping[str, str] = MappingProxyType({})):
         """
         Args:
           every: edit batches between two checkpoints of a stage.
-          of: what the stages are made of beside the config; a run does not go on with another.
+          of: what the stages are made of beside the config, part by part; a run does not go on with another.
         """
         self._folder, self._clock, self._every, self._of = folder, clock, every, of
         self._path = folder.stages
@@ -58,6 +60,7 @@ class Stages:
         *,
         odd: Callable[[Mapping[str, Any]], str] = lambda place: "",
         alone: bool = False,
+        without: Collection[str] = (),
     ) -> T:
         """The stage's result: from its file if it was finished, else made now and written down.
 
@@ -67,37 +70,39 @@ class Stages:
           plain, back: the result as JSON holds it, and the other way; `back` may read the run's other files, and raise
             Lost where one is damaged.
           alone: no other stage is made of it, and it logs no metrics.
+          without: parts of what the run is made of that the stage takes nothing from.
           odd: why the stage cannot go on from a place that a checkpoint is of; "" where it can.
         """
         self._reached.append(name)
+        of = {part: digest for part, digest in self._of.items() if part not in without}
         path = self._path / f"{name}.json"
         if sharding.agreed(path.exists()):
-            known = self._known(name, path, back)
+            known = self._known(name, path, back, of)
             if not isinstance(known, Lost):
                 return known
             self._give_up(known, name, path, alone)
         stopping.poll()
         before = self._clock.summary()
-        keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, self._of)
+        keeper = Keeper(self._path / f"{name}.checkpoints", self._every, self._clock, self._folder.metrics, of)
         logged = keeper.begin(odd)
         if keeper.found is not None:
-            self._check(keeper.found.place["of"])
+            self._check(keeper.found.place["of"], of)
         if not alone:
             rows.drop(self._folder.metrics, self._logged if logged is None else logged)
         result = make(keeper)
         seconds = {part: value - before[part] for part, value in self._clock.summary().items()}
         if not alone:
             self._logged = rows.settled(self._folder.metrics)
-        entry = {"of": self._of, "seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
+        entry = {"of": of, "seconds": seconds, "metrics_bytes": self._logged, "result": plain(result)}
         storing.write_json(path, entry)
         keeper.end(0 if alone else SPARE)
         return result
 
-    def _known(self, name: str, path: Path, back: Callable[[Any], T]) -> T | Lost:
+    def _known(self, name: str, path: Path, back: Callable[[Any], T], of: Mapping[str, str]) -> T | Lost:
         """The result as it was written down, or why it is lost; all processes find the same."""
         try:
             found = _read(path)
-            self._check(found["of"])
+            self._check(found["of"], of)
             result: T | Lost = back(found["result"])
         except Lost as lost:
             found, result = {}, lost
@@ -129,18 +134,21 @@ class Stages:
         """The run is done; what its stages left is in its own files."""
         remove_stages(self._folder)
 
-    def _check(self, of: str) -> None:
-        if of != self._of:
+    def _check(self, there: Any, here: Mapping[str, str]) -> None:
+        """Raises InputError where a stage was made of something else than this run has."""
+        if not isinstance(there, Mapping):
+            raise InputError(f"{self._folder.path}: an earlier version began this run; name another --workdir.")
+        if odd := inputs.differing(there, here):
             raise InputError(
-                f"{self._folder.path}: the model or the facts are others than when this run was begun; give them back, "
-                "or name another --workdir."
+                f"{self._folder.path}: not the same as when this run was begun: {', '.join(odd)}; give back what it "
+                "was, or name another --workdir."
             )
 
 
 def remove_stages(folder: Workdir) -> None:
     """Removes what the stages of a finished run left, if it is there."""
-    if sharding.is_first() and folder.stages.exists():
-        with storing.writing(folder.stages):
+    while sharding.is_first() and folder.stages.exists():
+        with storing.writing(folder.stages), contextlib.suppress(FileNotFoundError):  # another removes it as well
             shutil.rmtree(folder.stages)
 
 

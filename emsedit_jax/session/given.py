@@ -109,7 +109,7 @@ def batches(
 ) -> EditPlan:
     """Batches in the order given; what is left over is dropped. `held`: prompts that every batch is to leave alone.
 
-    Raises InputError with all that cannot be tokenised.
+    Raises InputError with all that cannot be tokenised, and for tokens that the model does not have.
     """
     plan = batching.plan_tasks(
         facts,
@@ -126,6 +126,7 @@ def batches(
     )
     if held:
         plan = batching.holding(plan, [held] * len(plan), lm.tokenizer, lm.config.max_length)
+    lm.check_tokens(item.ids for item in plan.token_items())
     return batching.roomy(plan)
 
 

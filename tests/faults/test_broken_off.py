@@ -236,7 +236,7 @@ def test_a_run_does_not_go_on_with_other_facts(tmp_path, monkeypatch, capsys):
     rows[5]["ans"] = "Something else"
     facts.write_text(json.dumps(rows))
     assert tiny.call(*flags) == cli.BAD_INPUT
-    assert "the model or the facts are others than when this run was begun" in capsys.readouterr().err
+    assert "when this run was begun: the facts, the facts' tokens; give back" in capsys.readouterr().err
 
 
 def test_what_a_death_left_half_written_is_swept_away(tmp_path, whole, monkeypatch):

@@ -93,6 +93,13 @@ def test_nothing_to_continue(params):
         greedy(CONFIG, params, [[1], []], NEW)
 
 
+def test_a_token_that_the_model_does_not_have(params):
+    last = CONFIG.vocabulary - 1
+    assert len(greedy(CONFIG, params, [[1, last]], NEW)) == 1
+    with refused(f"the token id {last + 1}, but the model's vocabulary ends at {last}"):
+        greedy(CONFIG, params, [[1], [2, last + 1, 3]], NEW)
+
+
 class Letters:
     """A tokenizer for "a", "b", ...; the token 30 is special."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from emsedit_jax import sharding
 from emsedit_jax.lm import identity
-from emsedit_jax.lm.identity import Identity, identify
+from emsedit_jax.lm.identity import Identity, exact, identify
 from tests import tiny_lm
 
 PARAMS = tiny_lm.weights()
@@ -79,3 +79,41 @@ def test_a_file_of_an_earlier_version_is_to_be_made_again():
         "an earlier version, which told models apart otherwise, wrote it: make it again"
     )
     assert BASE.remedy({"weights": "all-78c51485c8e729cf"}, "look for it") == "look for it"
+
+
+# ---------------------------------------------------------------------------------------------- every bit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_bit_of_the_weights_as_they_are_loaded_is_seen(dtype):
+    draw = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS))
+    before = exact(jax.tree.unflatten(tree, leaves))
+    for bit in range(8 * leaves[0].dtype.itemsize):
+        which = int(draw.integers(len(leaves)))
+        leaf = np.array(leaves[which])
+        leaf.view(f"uint{8 * leaf.itemsize}").flat[draw.integers(leaf.size)] ^= 1 << bit
+        changed = [*leaves[:which], jnp.asarray(leaf), *leaves[which + 1 :]]
+        assert exact(jax.tree.unflatten(tree, changed)) != before
+
+
+def test_what_rounding_leaves_out_is_seen_by_the_exact_digest_alone():
+    weights = np.zeros((4, 3), np.float32)
+    low, tiny = weights.copy(), weights.copy()
+    low.view(np.uint32)[1, 2] = 1  # subnormal, and below what bfloat16 has
+    tiny.view(np.uint32)[1, 2] = 1 << 16  # bfloat16's smallest
+    digests = {exact({"w": jnp.asarray(one)}) for one in (weights, low, tiny)}
+    assert len(digests) == 3
+    assert len({identify("", {"w": jnp.asarray(one)}).weights for one in (weights, low, tiny)}) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_exact_digest_is_the_same_over_devices_and_in_pieces(dtype, monkeypatch):
+    weights = {"w": jax.random.normal(jax.random.key(0), (66, 32)).astype(dtype)}
+    whole = exact(weights)
+    with jax.set_mesh(sharding.make_mesh(2, 4)):
+        placed = jax.device_put(weights, sharding.named(jax.sharding.PartitionSpec(None, "model")))
+        assert exact(placed) == whole
+    monkeypatch.setattr(identity, "PIECE", 128)  # four rows at a time, and two that are left
+    jax.clear_caches()
+    assert exact(weights) == whole

@@ -85,6 +85,41 @@ def test_an_answer_that_tokenises_to_nothing_is_named(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def beyond(tmp_path):
+    """A model with a tokenizer that has a token more, for the word "beyond", than the model."""
+    model = shutil.copytree(tiny.MODEL, tmp_path / "model")
+    tokenizer = tiny.read(model / "tokenizer.json")
+    tokenizer["model"]["vocab"]["beyond"] = 400
+    more = {name: False for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+    tokenizer["added_tokens"].append({"id": 400, "content": "beyond", **more})
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return model
+
+
+@pytest.mark.parametrize("where", ["role=train src", "role=valid ans", "text", "asked"])
+def test_tokens_that_the_model_does_not_have_are_named(tmp_path, beyond, capsys, where):
+    data, word, more = "zsre", "beyond", []
+    rows = {role: tiny.read(tiny.DATA / f"zsre_{name}.json") for role, name in (("train", "train"), ("valid", "eval"))}
+    if where.startswith("role="):
+        role, field = where.removeprefix("role=").split()
+        rows[role][5][field] = word
+    elif where == "text":
+        (tmp_path / "text.txt").write_text("This lies far beyond. " * 40)
+        more = ["--config.eval.further", f"--config.eval.text_path={tmp_path / 'text.txt'}"]
+    else:
+        data, more = "ripple_effect", ["--config.eval.further"]
+        rows = {role: tiny.read(tiny.DATA.parent / data / f"{data}_eval.json") for role in rows}
+        rows["valid"][0]["Forgetfulness"] = [{"prompt": f"What is {word} it?", "targets": ["Nothing"]}]
+    for role, found in rows.items():
+        (tmp_path / f"{role}.json").write_text(json.dumps(found))
+        more.append(f"--config.dataset.{role}_path={tmp_path / f'{role}.json'}")
+    more += [f"--config.model.name_or_path={beyond}", f"--config.dataset.name={data}"]
+    said = f"{beyond}: its tokenizer gives the token id 400, but the model's vocabulary ends at 399; put"
+    refused(capsys, said, *tiny.flags(*more, f"--workdir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_finished_run_is_not_written_over(finished, capsys):
     before = tiny.files(finished)
     other = tiny.flags(f"--workdir={finished}", "--config.seed=1", "--config.editor.rank=4")

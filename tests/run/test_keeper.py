@@ -16,7 +16,7 @@ def test_what_takes_long_to_save_is_saved_more_seldom(tmp_path, monkeypatch, sec
 
     monkeypatch.setattr(keeper, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(keeper.Checkpoints, "save", save)
-    kept = keeper.Keeper(tmp_path / "kept", 1, PhaseClock(CompileClock()), tmp_path / "metrics.jsonl")
+    kept = keeper.Keeper(tmp_path / "kept", 1, PhaseClock(CompileClock()), tmp_path / "metrics.jsonl", {})
     now[0] += 4.9
     assert not kept.is_due_at_once()
     now[0] += 0.2

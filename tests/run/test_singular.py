@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from emsedit_jax.run import arrays
+from emsedit_jax.run import arrays, ledger
 from tests.run import test_diverged, tiny
 from tests.run.test_diverged import SITE, SMALL
 
@@ -72,8 +72,9 @@ def test_the_same_facts_with_the_networks_own_lambda_are_solved(sound, tmp_path)
 
 
 def lasting(run):
-    """All files but TensorBoard's, which are named by the time."""
-    return {name: content for name, content in tiny.files(run).items() if not name.startswith("tensorboard/")}
+    """All files but TensorBoard's, which are named by the time; of the ledger what it says without its times."""
+    found = {name: content for name, content in tiny.files(run).items() if not name.startswith("tensorboard/")}
+    return found | {f"edits/{ledger.NAME}": ledger.mark_of(run / "edits")}
 
 
 def test_a_run_that_stopped_can_be_begun_again(sound, tmp_path, capsys):

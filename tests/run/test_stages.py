@@ -1,13 +1,15 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from emsedit_jax.errors import InputError
 from emsedit_jax.measure.scores import Score
 from emsedit_jax.run import storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.resources import CompileClock
-from emsedit_jax.run.stages import Lost, Stages, plain_scores, scores_from
+from emsedit_jax.run.stages import Lost, Stages, plain_scores, remove_stages, scores_from
 from emsedit_jax.run.workdir import Workdir
 
 
@@ -174,6 +176,45 @@ def test_rows_that_are_missing_behind_a_checkpoint_are_told_once(tmp_path, clock
     Stages(folder, clock, 1).reach("first", begun(lambda: None), same, same)
     assert "cut short" not in capsys.readouterr().out
     assert [json.loads(line)["done"] for line in folder.metrics.read_text().splitlines()] == [0, 2]
+
+
+OF = {"the facts": "1", "the networks": "1"}
+
+
+def test_what_a_stage_was_made_of_is_named_where_it_is_something_else(tmp_path, clock):
+    def begun(of, **more):
+        return reached(Stages(Workdir(tmp_path), clock, 0, of), "first", 1, **more)
+
+    assert begun(OF, without=("the networks",)) == 1
+    assert begun(OF | {"the networks": "2"}, without=("the networks",)) == 1
+    with pytest.raises(InputError, match="when this run was begun: the facts; give back"):
+        begun(OF | {"the facts": "2"}, without=("the networks",))
+    with pytest.raises(InputError, match="when this run was begun: the facts, the networks, the text; give back"):
+        begun({"the facts": "2", "the networks": "1", "the text": "1"})
+
+
+def test_a_stage_of_an_earlier_version_is_not_gone_on_with(tmp_path, clock):
+    reached(Stages(Workdir(tmp_path), clock, 0, OF), "first", 1)
+    path = tmp_path / "stages" / "first.json"
+    storing.write_json(path, storing.read_json(path, "") | {"of": "5f4dcc3b5aa765d6"})
+    with pytest.raises(InputError, match="an earlier version began this run; name another --workdir"):
+        reached(Stages(Workdir(tmp_path), clock, 0, OF), "first", 1)
+
+
+def test_stages_that_another_program_removes_too_are_removed(tmp_path, clock, monkeypatch):
+    folder, remove = Workdir(tmp_path), shutil.rmtree
+    for name in ("first", "second"):
+        reached(Stages(folder, clock, 0), name, 1)
+
+    def overtaken(path):
+        """Finds that a file is gone already, the first time."""
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        (path / "first.json").unlink()
+        raise FileNotFoundError(path / "first.json")
+
+    monkeypatch.setattr(shutil, "rmtree", overtaken)
+    remove_stages(folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_left_of_a_finished_run(tmp_path, clock):
