@@ -24,8 +24,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 def digests(run: Prepared, questions: Exam, state: MetaState | None) -> dict[str, str]:
     """What the part is, in the words of a message -> its digest; the same in all processes, which must all call it.
 
-    `state` is what training or editing begins with: drawn networks follow from the config, those of a file are a part. None where
-    nothing is made with networks.
+    `state` is what training or editing begins with: drawn networks follow from the config, those of a file are a part.
+    None where nothing is made with networks.
     """
     loaded = state is not None and bool(run.config.editor.get("load"))
     parts: dict[str, Iterable[Any]] = {
