@@ -22,8 +22,7 @@ Edit a language model's facts and score the result.
                            --config.editor.max_steps=-1    training batches (malmen, mend, or num_seq=1); -1: all
                            --config.editor.load=RUN        its networks (they turn a fact into a weight change)
                            --config.dataset.hold=6         similar facts, for each, that its edit leaves alone
-                           --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model;
-                                                           a workdir's config takes these two without --config
+                           --config.mesh.data=2 --config.mesh.model=4   devices over prompts, and over the model
 --workdir=FOLDER         where results go (default: runs/<config>-<time>)
 --mode=MODE              train: train, edit and score (default); edit: your own --facts=FILE, .csv or .jsonl (see
                          docs/FACTS.md), with --config or without (--yes: do not ask);
