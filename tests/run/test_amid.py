@@ -8,7 +8,10 @@ import signal
 import pytest
 
 from emsedit_jax.measure import ask, likelihood, speech
-from emsedit_jax.run import cli, keeper
+from emsedit_jax.run import cli, examine, keeper, scoring
+from emsedit_jax.run.checkpoint import Saved
+from emsedit_jax.run.clock import PhaseClock
+from emsedit_jax.run.resources import CompileClock
 from tests.run import tiny
 from tests.run.broken_off import counted, power_cut, same_run
 
@@ -62,14 +65,14 @@ def test_a_sort_of_questions_goes_on_behind_its_last_pass(asked, tmp_path, monke
     same_run(tmp_path / "run", folder)
 
 
-def test_passes_over_another_text_are_made_anew(asked, tmp_path, monkeypatch):
-    _, counts, more = asked
-    texts = [f"--config.eval.text_path={tmp_path / 'text.txt'}"]
-    flags = tiny.flags(f"--workdir={tmp_path / 'run'}", *more, *texts, editor="ultraedit")
-    (tmp_path / "text.txt").write_text("The land is wide and the sea is long. " * 40)
-    calls = counted(monkeypatch, *SORTS["reading"][:2], 3, terminated)
-    assert tiny.call(*flags) == cli.PREEMPTED
-    (tmp_path / "text.txt").write_text("The sea is wide and the land is long. " * 40)
-    assert tiny.call(*flags) == 0
-    assert len(calls) == 3 + counts["reading"]
-    assert tiny.read(tmp_path / "run/summary.json")["scores"] == tiny.read(asked[0] / "summary.json")["scores"]
+CUTS = [[0], [1]]
+
+
+@pytest.mark.parametrize(("asked_now", "cuts", "before"), [("a", CUTS, 1), ("a", [[0, 1]], 0), ("b", CUTS, 0)])
+def test_passes_over_something_else_or_cut_otherwise_are_made_anew(asked_now, cuts, before):
+    """As another number of devices cuts them."""
+    mark = examine.mark("reading", "a", CUTS)
+    known = keeper.nothing(PhaseClock(CompileClock()))
+    known.found = Saved({}, {"batches": [], "amid": {"mark": mark, "found": [[0.5]]}})
+    part = examine.Part(asked_now, cuts, lambda passes: examine.Examined({}, ()))
+    assert scoring.Kept(known).passes("reading", part).found == [[0.5]] * before
