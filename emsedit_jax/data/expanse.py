@@ -24,7 +24,12 @@ def check_parquet(path: Path) -> None:
 
     most, found = _SPARE + _EXPANSE * path.stat().st_size, 0
     with pyarrow.parquet.ParquetFile(path) as file:
-        texts = _texts(path, file.metadata)
+        schema = [file.metadata.schema.column(number) for number in range(file.metadata.num_columns)]
+    texts = [column.path for column in schema if column.physical_type == "BYTE_ARRAY"]
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+        for column in schema:
+            _read_a_row(file, column.path)
+        _check_encodings(path, file.metadata)
         _check(path, _declared(file.metadata), most)
     with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
         for piece in file.iter_batches(batch_size=_PIECE):
@@ -54,23 +59,33 @@ def _check(path: Path, found: int, most: int) -> None:
         raise InputError(f"{path}: its rows take more than {most:,} bytes, unlike any text. Fetch it again.")
 
 
+def _read_a_row(file: Any, column: str) -> None:
+    """A row of each group: the library raises an error where what a group says of the column contradicts itself.
+
+    It ends the program where that is asked for before anything is read.
+    """
+    for group in range(file.num_row_groups):
+        try:
+            next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column]), None)
+        except OSError as error:
+            if "Not yet implemented" not in str(error):  # an encoding, which `_check_encodings` names
+                raise
+
+
 def _chunks(about: Any) -> Iterator[tuple[Any, Any]]:
-    """(what the schema says, what a group of rows says) of each column in each group."""
-    for group in range(about.num_row_groups):
-        for column in range(about.num_columns):
-            yield about.schema.column(column), about.row_group(group).column(column)
+    """(what the schema says, what a group says) of each column in each group; of groups that `_read_a_row` has seen."""
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in range(about.num_columns if group.num_rows else 0):
+            yield about.schema.column(column), group.column(column)
 
 
-def _texts(path: Path, about: Any) -> list[str]:
-    """The columns of texts. Raises InputError where one's encoding has lengths that cannot be counted beforehand."""
-    found = {}
+def _check_encodings(path: Path, about: Any) -> None:
+    """Raises InputError where a text's encoding has lengths that cannot be counted beforehand."""
     for column, chunk in _chunks(about):
-        if column.physical_type == "BYTE_ARRAY":
-            found[column.path] = None
-            if foreign := [one for one in chunk.encodings if one.startswith(_UNCOUNTED)]:
-                fault = f"its column '{column.path}' is encoded as {foreign[0]}, which is not read"
-                raise InputError(f"{path}: {fault}. Write it as plain text or with a dictionary.")
-    return list(found)
+        foreign = [one for one in chunk.encodings if one.startswith(_UNCOUNTED)]
+        if foreign and column.physical_type == "BYTE_ARRAY":
+            fault = f"its column '{column.path}' is encoded as {foreign[0]}, which is not read"
+            raise InputError(f"{path}: {fault}. Write it as plain text or with a dictionary.")
 
 
 def _declared(about: Any) -> int:

@@ -80,7 +80,13 @@ def test_values_of_one_width_are_counted_by_what_the_file_says(tmp_path, monkeyp
     texts = pyarrow.array([b"p" * 1000] * 5000, pyarrow.binary(1000))
     pyarrow.parquet.write_table(pyarrow.table({"prompt": texts}), path)
     monkeypatch.setattr(expanse, "_SPARE", 2**20)
-    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", None)
+    read = pyarrow.parquet.ParquetFile.iter_batches
+
+    def a_row(self, *, batch_size, **more):
+        assert batch_size == 1
+        return read(self, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", a_row)
     with refused(f"{path}: its rows take more than"):
         load("facts", path, role="eval")
 
@@ -98,3 +104,33 @@ def test_a_folder_s_files_are_bounded_too(tmp_path):
     repeated(tmp_path / "test.parquet", lists=False)
     with refused(f"{tmp_path / 'test.parquet'}: its rows take more than"):
         load("facts", f"hf:{tmp_path}", role="eval")
+
+
+EVERY_BIT = """
+import pathlib, sys
+from emsedit_jax.data import tables
+from emsedit_jax.errors import InputError
+good, found = pathlib.Path(sys.argv[1]).read_bytes(), 0
+changed = pathlib.Path(sys.argv[1] + ".changed")
+footer = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+for bit in range(8 * footer, 8 * len(good), int(sys.argv[2])):
+    now = bytearray(good)
+    now[bit // 8] ^= 1 << bit % 8
+    changed.write_bytes(now)
+    try:
+        list(tables.parquet_rows(str(changed), b"PAR1"))
+    except InputError:
+        found += 1
+print(found)
+"""
+
+
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+def test_no_bit_of_what_a_file_says_of_itself_ends_the_program(tmp_path, step):
+    """The library does not throw everything that it finds wrong there: some of it ends the process."""
+    path = tmp_path / "facts.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["Where is Peru?"], "answer": ["Mali"]}), path)
+    command = [sys.executable, "-c", EVERY_BIT, str(path), str(step)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 10
