@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 
 from emsedit_jax import sharding
 from emsedit_jax.edit.step import no_edit
-from emsedit_jax.run import arrays, edits, examine, inputs, scoring, settings, storing
+from emsedit_jax.run import examine, inputs, scoring, settings, storing
 from emsedit_jax.run.clock import PhaseClock
 from emsedit_jax.run.exam import Exam
 from emsedit_jax.run.examine import Examined
@@ -18,13 +19,15 @@ from emsedit_jax.types import Deltas
 
 
 def asked(
-    run: Prepared, questions: Exam, deltas: Deltas, folder: Workdir, clock: PhaseClock
+    run: Prepared, questions: Exam, deltas: Deltas, digests: Mapping[str, str], folder: Workdir, clock: PhaseClock
 ) -> tuple[Examined, Examined]:
     """What the unedited model and the edited one answer; what was asked before it was broken off is not asked again.
 
+    `digests`: of the edits, site by site.
+
     Raises: Preempted; InputError where the folder cannot be written.
     """
-    of = _mark(run, questions, deltas)
+    of = _mark(run, questions, digests)
     _begin(folder, of)
     stages = Stages(Workdir(folder.evaluation / of), clock, run.config.checkpoint.every, {"the evaluation": of})
 
@@ -38,14 +41,11 @@ def asked(
     return before, stage("edited", "after editing", deltas, edited=True)
 
 
-def _mark(run: Prepared, questions: Exam, deltas: Deltas) -> str:
+def _mark(run: Prepared, questions: Exam, digests: Mapping[str, str]) -> str:
     """The name of this evaluation: another config, model, data or edits make another."""
     config = [one for one in settings.flatten(storing.plain(run.config.to_dict())) if one[0] not in FREE]
-    digests = arrays.digests(edits.named(run.editor.sites, deltas))
-    parts = examine.parts(run, questions, deltas, edited=True)
-    further = [(name, part.asked) for name, part in parts.items()]
     taken_in = inputs.digests(run, questions, None)
-    return examine.mark(config, sorted(taken_in.items()), sorted(digests.items()), further)[:16]
+    return examine.mark(config, sorted(taken_in.items()), sorted(digests.items()))[:16]
 
 
 def _begin(folder: Workdir, of: str) -> None:

@@ -223,8 +223,8 @@ def run_eval(config: ml_collections.ConfigDict, path: Path, clock: PhaseClock, c
     with lock.held(path), _told_how_to_go_on(folder):
         deltas = anchor.load(folder, run.editor.sites, run.base)
         say("edits", str(folder.edits))
-        before, after = evaluation.asked(run, questions, deltas, folder, clock)
         found = arrays.digests(edits.named(run.editor.sites, deltas))
+        before, after = evaluation.asked(run, questions, deltas, found, folder, clock)
         summary = summarise(run, clock, compiling, before, after, found)
         storing.write_json(path / "eval.json", summary)
         evaluation.finish(folder)
