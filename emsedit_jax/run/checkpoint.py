@@ -182,21 +182,27 @@ class Checkpoints:
 def _said_once() -> Iterator[None]:
     """What fails in the library's threads is raised here, once all have told it: their own tracebacks are left out."""
     loud = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    was, hook = [logger.disabled for logger in loud], sys.excepthook
+    was, hook = [logger.disabled for logger in loud], sys.unraisablehook
 
-    def other(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if str(error) != "Event loop is closed":  # (of tensorstore's threads, when the write before failed)
-            hook(kind, error, trace)
+    def other(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":  # (of tensorstore's threads, when a write has failed)
+            hook(what)
 
-    sys.excepthook = other
+    sys.unraisablehook = other
+    logging.getLogger("asyncio").addFilter(_is_news)
     try:
         for logger in loud:
             logger.disabled = True
         yield
+        sys.unraisablehook = hook
+        logging.getLogger("asyncio").removeFilter(_is_news)  # where the write failed both stay: these threads are late
     finally:
-        sys.excepthook = hook
         for logger, disabled in zip(loud, was, strict=True):
             logger.disabled = disabled
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "os_error_code" not in record.getMessage()
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -1,8 +1,14 @@
 """Checkpoints: at every moment at which a process can die, one that is whole is there."""
 
+import logging
+import sys
+from types import SimpleNamespace
+
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from emsedit_jax.errors import InputError
 from emsedit_jax.run import storing
 from emsedit_jax.run.checkpoint import Checkpoints
 
@@ -79,3 +85,27 @@ def test_so_many_are_spared(tmp_path):
     Checkpoints(path).thin(1)
     assert newest(path) == (2, 0)
     assert {one.name for one in path.iterdir()} == {"2", "2.json"}
+
+
+def test_what_threads_say_of_a_failed_write_is_left_out(tmp_path, monkeypatch, caplog):
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: heard.append(str(what.exc_value)))
+    checkpoints, logger = save(tmp_path, 1), logging.getLogger("asyncio")
+    assert logger.filters == []
+    monkeypatch.setattr(logger, "filters", [])
+
+    def refused(*args, **kwargs):
+        say("Event loop is closed", "future: [os_error_code='27']")
+        raise ValueError("Failed to write [os_error_code='27']")
+
+    def say(late, never_asked):
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(late)))
+        logger.error(never_asked)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", refused)
+    with pytest.raises(InputError, match="file too large"):
+        save(tmp_path, 2, checkpoints)
+    say("Event loop is closed", "future: [os_error_code='27']")  # some come to it after the write
+    assert (heard, caplog.messages) == ([], [])
+    say("another", "another")
+    assert (heard, caplog.messages) == (["another"], ["another"])
