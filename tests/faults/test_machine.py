@@ -174,7 +174,7 @@ def test_gradients_that_are_no_numbers_in_the_middle(name, at, start, kept, tmp_
     goes_on(tmp_path, "emsedit", whole)
 
 
-@pytest.mark.parametrize("name", ["train_batch", "edit_batch"])
+@pytest.mark.parametrize("name", [pytest.param("train_batch", marks=pytest.mark.long), "edit_batch"])
 def test_a_run_goes_on_over_other_devices(name, tmp_path, whole, monkeypatch):
     killed(tmp_path, monkeypatch, 3, name)
     expected = whole("emsedit")

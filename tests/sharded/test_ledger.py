@@ -21,7 +21,7 @@ CONFIG = dataclasses.replace(tiny_lm.CONFIG, d=32, f=48)  # keys wider than ther
 SITES = sites.resolve(CONFIG, ["model.layers.{1,2}.mlp.gate_proj", "model.layers.2.mlp.down_proj"])
 LENGTHS = ((5, 2),) * 8  # prompt and answer tokens: eight devices have a prompt each
 REL = 1e-4  # sums in another order
-ALL = [pytest.param(name, marks=() if name in ("2x4", "8x1") else pytest.mark.long) for name in MESHES]
+ALL = [pytest.param(name, marks=() if name == "2x4" else pytest.mark.long) for name in MESHES]
 
 
 def written(keeps=True):
