@@ -89,10 +89,11 @@ def test_so_many_are_spared(tmp_path):
 
 def test_what_threads_say_of_a_failed_write_is_left_out(tmp_path, monkeypatch, caplog):
     heard = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda what: heard.append(str(what.exc_value)))
-    checkpoints, logger = save(tmp_path, 1), logging.getLogger("asyncio")
-    assert logger.filters == []
-    monkeypatch.setattr(logger, "filters", [])
+    logger, hook = logging.getLogger("asyncio"), lambda what: heard.append(str(what.exc_value))
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    monkeypatch.setattr(logger, "filters", [])  # whatever a failed write of another test has left there
+    checkpoints = save(tmp_path, 1)
+    assert (sys.unraisablehook, logger.filters) == (hook, [])  # nothing stays of a write that is well
 
     def refused(*args, **kwargs):
         say("Event loop is closed", "future: [os_error_code='27']")
